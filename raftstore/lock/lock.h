@@ -25,20 +25,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LOCK_COMPONENTS_MAX 16             /* Components of a path. */
-#define LOCK_NAME_BYTES_MAX 255            /* Bytes of one component. */
-#define LOCK_PATH_BYTES_MAX 1023           /* Bytes of a path, slashes included. */
-#define LOCK_PATHS_MAX      16             /* Paths of one acquire. */
-#define LOCK_OWNER_BYTES_MAX 128           /* Bytes of an owner. */
-#define LOCK_NOTE_BYTES_MAX 256            /* Bytes of a note. */
-#define LOCK_HOST_BYTES_MAX 64             /* Bytes of a session's host name. */
-#define LOCK_RESULTS_MAX    4096           /* Unacknowledged results a session may have. */
-#define LOCK_TTL_MS_MIN     UINT64_C(10)   /* Shortest lease or session. */
-#define LOCK_TTL_MS_MAX     UINT64_C(2592000000) /* Longest lease or session: 30 days. */
-#define LOCK_WAIT_FOREVER   UINT64_MAX     /* wait_ms: no limit. */
-#define LOCK_RANGE_END      UINT64_MAX     /* end: to the end of the range. */
-#define LOCK_DEADLINE_NEVER UINT64_MAX     /* No deadline is pending. */
-#define LOCK_TOKEN_EPOCH_SHIFT 48          /* The epoch is a token's top 16 bits. */
+#define LOCK_COMPONENTS_MAX    16                   /* Components of a path. */
+#define LOCK_NAME_BYTES_MAX    255                  /* Bytes of one component. */
+#define LOCK_PATH_BYTES_MAX    1023                 /* Bytes of a path, slashes included. */
+#define LOCK_PATHS_MAX         16                   /* Paths of one acquire. */
+#define LOCK_OWNER_BYTES_MAX   128                  /* Bytes of an owner. */
+#define LOCK_NOTE_BYTES_MAX    256                  /* Bytes of a note. */
+#define LOCK_HOST_BYTES_MAX    64                   /* Bytes of a session's host name. */
+#define LOCK_RESULTS_MAX       4096                 /* Unacknowledged results a session may have. */
+#define LOCK_TTL_MS_MIN        UINT64_C(10)         /* Shortest lease or session. */
+#define LOCK_TTL_MS_MAX        UINT64_C(2592000000) /* Longest lease or session: 30 days. */
+#define LOCK_WAIT_FOREVER      UINT64_MAX           /* wait_ms: no limit. */
+#define LOCK_RANGE_END         UINT64_MAX           /* end: to the end of the range. */
+#define LOCK_DEADLINE_NEVER    UINT64_MAX           /* No deadline is pending. */
+#define LOCK_TOKEN_EPOCH_SHIFT 48                   /* The epoch is a token's top 16 bits. */
 
 /* What a command asks for.  The numbers are those of the wire's Op, and never change. */
 enum lock_op {
@@ -80,28 +80,28 @@ enum lock_kind {
 /* The answers of the state machine: results of lock_step(), never errors of it. */
 enum lock_code {
     LOCK_OK = 0,
-    LOCK_QUEUED = 1,       /* Acquire or convert: waits in line; an effect tells the outcome. */
-    LOCK_CONFLICT = 2,     /* Held (or waited for earlier) by others, and wait_ms is 0. */
-    LOCK_TIMEOUT = 3,      /* The wait limit ran out (final result of a queued request). */
-    LOCK_CANCELED = 4,     /* Canceled by LOCK_OP_CANCEL (final result of a queued request). */
-    LOCK_DEADLOCK = 5,     /* Waiting would close a cycle of waits. */
-    LOCK_NO_SESSION = 6,   /* The session does not exist or has ended. */
-    LOCK_NOT_HELD = 7,     /* Renew, release, convert, note, break, ...: no such hold. */
-    LOCK_NOT_OWNER = 8,    /* There is a hold, but not of this owner or token. */
-    LOCK_LIMIT = 9,        /* A bound is reached; nothing was changed. */
-    LOCK_INVALID = 10,     /* The command is malformed (bad path, range, ttl, mode, ...). */
-    LOCK_EXISTS = 11,      /* Mkdir, link, rename: the target exists or is held. */
-    LOCK_NOT_FOUND = 12,   /* Rmdir, setattr, cancel: nothing there. */
-    LOCK_NOT_DIR = 13,     /* A component of the path is a lock. */
-    LOCK_IS_DIR = 14,      /* The path is a directory. */
-    LOCK_NOT_EMPTY = 15,   /* Rmdir of a directory with locks or directories in it. */
-    LOCK_NO_PARENT = 16,   /* The parent directory does not exist (and LOCK_F_PARENTS unset). */
-    LOCK_DELAYED = 17,     /* Free, but inside the lock-delay of a hold that expired. */
-    LOCK_STALE_SEQ = 18,   /* The sequence number was acknowledged before: a client's mistake. */
+    LOCK_QUEUED = 1,         /* Acquire or convert: waits in line; an effect tells the outcome. */
+    LOCK_CONFLICT = 2,       /* Held (or waited for earlier) by others, and wait_ms is 0. */
+    LOCK_TIMEOUT = 3,        /* The wait limit ran out (final result of a queued request). */
+    LOCK_CANCELED = 4,       /* Canceled by LOCK_OP_CANCEL (final result of a queued request). */
+    LOCK_DEADLOCK = 5,       /* Waiting would close a cycle of waits. */
+    LOCK_NO_SESSION = 6,     /* The session does not exist or has ended. */
+    LOCK_NOT_HELD = 7,       /* Renew, release, convert, note, break, ...: no such hold. */
+    LOCK_NOT_OWNER = 8,      /* There is a hold, but not of this owner or token. */
+    LOCK_LIMIT = 9,          /* A bound is reached; nothing was changed. */
+    LOCK_INVALID = 10,       /* The command is malformed (bad path, range, ttl, mode, ...). */
+    LOCK_EXISTS = 11,        /* Mkdir, link, rename: the target exists or is held. */
+    LOCK_NOT_FOUND = 12,     /* Rmdir, setattr, cancel: nothing there. */
+    LOCK_NOT_DIR = 13,       /* A component of the path is a lock. */
+    LOCK_IS_DIR = 14,        /* The path is a directory. */
+    LOCK_NOT_EMPTY = 15,     /* Rmdir of a directory with locks or directories in it. */
+    LOCK_NO_PARENT = 16,     /* The parent directory does not exist (and LOCK_F_PARENTS unset). */
+    LOCK_DELAYED = 17,       /* Free, but inside the lock-delay of a hold that expired. */
+    LOCK_STALE_SEQ = 18,     /* The sequence number was acknowledged before: a client's mistake. */
     LOCK_SESSION_ENDED = 19, /* Final result of a request queued by a session that ended. */
-    LOCK_BROKEN = 20,      /* (Reason of an ended hold:) removed by an operator's break. */
-    LOCK_EXPIRED = 21,     /* (Reason of an ended hold:) its deadline passed. */
-    LOCK_RELEASED = 22,    /* (Reason of an ended hold:) released by its owner. */
+    LOCK_BROKEN = 20,        /* (Reason of an ended hold:) removed by an operator's break. */
+    LOCK_EXPIRED = 21,       /* (Reason of an ended hold:) its deadline passed. */
+    LOCK_RELEASED = 22,      /* (Reason of an ended hold:) released by its owner. */
 };
 
 /* lock_command.flags */
@@ -121,26 +121,27 @@ struct lock_limits lock_limits_default(void);
 
 /* One command.  A field that an op does not use is ignored.  All bytes are borrowed for the call.
  *
- * Every op but SESSION_OPEN, TICK, TERM_START, NODE_INFO and EPOCH carries a session and a sequence number:
- * the session keeps the result until a later command acknowledges it (ack_seq), and a repetition
- * of (session, seq) returns the kept result and changes nothing.  For a queued acquire the kept
- * result follows the outcome: a repetition after the grant returns the grant, so repeating a
- * request is also the way to resume waiting after a reconnect. */
+ * Every op but SESSION_OPEN, TICK, TERM_START, NODE_INFO and EPOCH carries a session and a sequence
+ * number: the session keeps the result until a later command acknowledges it (ack_seq), and a
+ * repetition of (session, seq) returns the kept result and changes nothing.  For a queued acquire
+ * the kept result follows the outcome: a repetition after the grant returns the grant, so repeating
+ * a request is also the way to resume waiting after a reconnect. */
 struct lock_command {
     enum lock_op op;
-    uint32_t flags;     /* LOCK_F_... */
-    uint64_t stamp_ns;  /* Cluster time of the command. */
+    uint32_t flags;    /* LOCK_F_... */
+    uint64_t stamp_ns; /* Cluster time of the command. */
 
     uint64_t session_id; /* From SESSION_OPEN's result; 0 only where none is needed. */
     uint64_t seq;        /* > 0; unique within the session. */
     uint64_t ack_seq;    /* Results up to this one are no longer needed. */
 
-    struct bytes paths[LOCK_PATHS_MAX]; /* ACQUIRE: 1..16, distinct; LINK, RENAME: from and to; else 1. */
+    struct bytes
+        paths[LOCK_PATHS_MAX]; /* ACQUIRE: 1..16, distinct; LINK, RENAME: from and to; else 1. */
     unsigned n_paths;
-    struct bytes owner; /* Whose hold: cluster-wide name space, so it must be made unique by its
-                           maker (the mount puts its session in). Empty where token != 0. */
-    uint64_t token;     /* RENEW, RELEASE, CONVERT, NOTE, LINK, RENAME: act on exactly this hold,
-                           whoever asks (0: on the owner's); BREAK: required. */
+    struct bytes owner;  /* Whose hold: cluster-wide name space, so it must be made unique by its
+                            maker (the mount puts its session in). Empty where token != 0. */
+    uint64_t token;      /* RENEW, RELEASE, CONVERT, NOTE, LINK, RENAME: act on exactly this hold,
+                            whoever asks (0: on the owner's); BREAK: required. */
     enum lock_mode mode; /* ACQUIRE, CONVERT. */
     enum lock_kind kind; /* ACQUIRE, LINK. */
     uint64_t start;      /* First byte of the range; whole: 0. */
@@ -149,14 +150,15 @@ struct lock_command {
                             RENEW: the new ttl, 0 = as before (may be used on leases only). */
     uint64_t wait_ms;    /* ACQUIRE, CONVERT: 0 = answer at once; LOCK_WAIT_FOREVER = no limit. */
     uint64_t lock_delay_ms; /* ACQUIRE of a lease: ungrantable for so long if it ends by expiry. */
-    uint64_t agent;      /* Deadlock detection: who would sit waiting (within the session); 0 = takes no part. */
+    uint64_t agent; /* Deadlock detection: who would sit waiting (within the session); 0 = takes no
+                       part. */
     uint64_t cancel_seq; /* CANCEL: the seq of the queued request of the same session. */
     struct bytes note;   /* NOTE, ACQUIRE, LINK: up to LOCK_NOTE_BYTES_MAX. */
     struct bytes host;   /* SESSION_OPEN, NODE_INFO: for people. */
 
-    uint32_t pid;  /* ACQUIRE: for people (0 = unknown). */
-    uint32_t uid;  /* ACQUIRE, MKDIR: shown as the file's owner; SETATTR: new (UINT32_MAX = keep). */
-    uint32_t gid;  /* Likewise. */
+    uint32_t pid; /* ACQUIRE: for people (0 = unknown). */
+    uint32_t uid; /* ACQUIRE, MKDIR: shown as the file's owner; SETATTR: new (UINT32_MAX = keep). */
+    uint32_t gid; /* Likewise. */
     uint32_t perm; /* ACQUIRE, MKDIR: permission bits (07777); SETATTR: new (UINT32_MAX = keep). */
 
     uint64_t term;             /* TERM_START: the leader's term. */
@@ -168,29 +170,32 @@ struct lock_command {
 /* The result of one command, to be sent to the client and kept for repetition. */
 struct lock_result {
     enum lock_code code;
-    uint64_t stamp_ns;    /* Cluster time at which the command took effect first. */
-    uint64_t session_id;  /* SESSION_OPEN: the new session. */
-    uint64_t token;       /* Grants, renew, note: the (first) hold's token; an acquire of n paths has
-                             token .. token + n - 1 in the order given. */
-    uint64_t deadline_ns; /* Cluster time at which lease or session ends; 0 = hangs on the session. */
-    uint64_t ttl_ms;      /* Its length. */
-    struct bytes holder;  /* LOCK_CONFLICT: owner of one conflicting hold ("" when only waiters or a
-                             delay are in the way); until the next step. Not kept: a repetition shows the
-                             present one. */
+    uint64_t stamp_ns;   /* Cluster time at which the command took effect first. */
+    uint64_t session_id; /* SESSION_OPEN: the new session. */
+    uint64_t token;      /* Grants, renew, note: the (first) hold's token; an acquire of n paths has
+                            token .. token + n - 1 in the order given. */
+    uint64_t
+        deadline_ns; /* Cluster time at which lease or session ends; 0 = hangs on the session. */
+    uint64_t ttl_ms; /* Its length. */
+    struct bytes holder; /* LOCK_CONFLICT: owner of one conflicting hold ("" when only waiters or a
+                            delay are in the way); until the next step. Not kept: a repetition shows
+                            the present one. */
     uint64_t holder_deadline_ns; /* LOCK_CONFLICT: when it ends by itself; 0 = unknown. */
-    bool repeated;        /* This is a kept result; the command changed nothing now. */
+    bool repeated;               /* This is a kept result; the command changed nothing now. */
 };
 
 enum lock_effect_type {
-    LOCK_EFFECT_GRANTED = 1,  /* A hold was made: at once, or for a waiter (seq tells which request). */
-    LOCK_EFFECT_QUEUED = 2,   /* A request began to wait. */
-    LOCK_EFFECT_REFUSED = 3,  /* A waiter gave up: code says why (TIMEOUT, CANCELED, ...). */
+    LOCK_EFFECT_GRANTED =
+        1, /* A hold was made: at once, or for a waiter (seq tells which request). */
+    LOCK_EFFECT_QUEUED = 2,  /* A request began to wait. */
+    LOCK_EFFECT_REFUSED = 3, /* A waiter gave up: code says why (TIMEOUT, CANCELED, ...). */
     LOCK_EFFECT_RENEWED = 4,
     LOCK_EFFECT_CONVERTED = 5, /* Mode (and perhaps token) of a hold changed. */
-    LOCK_EFFECT_ENDED = 6,    /* A hold ended: code says why (RELEASED, EXPIRED, BROKEN, SESSION_ENDED). */
+    LOCK_EFFECT_ENDED =
+        6, /* A hold ended: code says why (RELEASED, EXPIRED, BROKEN, SESSION_ENDED). */
     LOCK_EFFECT_NOTED = 7,
-    LOCK_EFFECT_RENAMED = 8,  /* path is the old name, path2 the new one. */
-    LOCK_EFFECT_WANTED = 9,   /* Somebody waits now for this hold (to its holder's session). */
+    LOCK_EFFECT_RENAMED = 8, /* path is the old name, path2 the new one. */
+    LOCK_EFFECT_WANTED = 9,  /* Somebody waits now for this hold (to its holder's session). */
     LOCK_EFFECT_MKDIR = 10,
     LOCK_EFFECT_RMDIR = 11,
     LOCK_EFFECT_SETATTR = 12,
@@ -203,12 +208,12 @@ enum lock_effect_type {
 /* One thing that happened.  Borrowed bytes live until the next lock_step() on the table. */
 struct lock_effect {
     enum lock_effect_type type;
-    enum lock_code code;  /* ENDED, REFUSED: the reason. GRANTED to a waiter: LOCK_OK. */
-    bool waited;          /* GRANTED, REFUSED: the outcome of a request that was queued before. */
+    enum lock_code code; /* ENDED, REFUSED: the reason. GRANTED to a waiter: LOCK_OK. */
+    bool waited;         /* GRANTED, REFUSED: the outcome of a request that was queued before. */
     enum lock_mode mode;
     enum lock_kind kind;
-    uint64_t session_id;  /* Session of the request or the hold (leases: the one that asked). */
-    uint64_t seq;         /* GRANTED, REFUSED, QUEUED: of the request. Else 0. */
+    uint64_t session_id; /* Session of the request or the hold (leases: the one that asked). */
+    uint64_t seq;        /* GRANTED, REFUSED, QUEUED: of the request. Else 0. */
     uint64_t token;
     uint64_t deadline_ns; /* 0 = hangs on the session. */
     uint64_t ttl_ms;

@@ -19,15 +19,15 @@ struct lock_hold_view {
     uint64_t lock_delay_ms;
     enum lock_mode mode;
     enum lock_kind kind;
-    bool linked;          /* Made by LINK, or linked from: nlink is 2. */
-    bool lapsed;          /* Its session ran out; it stays until somebody wants it. */
+    bool linked; /* Made by LINK, or linked from: nlink is 2. */
+    bool lapsed; /* Its session ran out; it stays until somebody wants it. */
     uint32_t pid;
     uint32_t uid;
     uint32_t gid;
     uint32_t perm;
     struct bytes owner;
     struct bytes note;
-    struct bytes host;    /* Of the session that asked ("" when that has ended). */
+    struct bytes host; /* Of the session that asked ("" when that has ended). */
 };
 
 /* A queued request. */
@@ -57,12 +57,12 @@ struct lock_node_view {
     uint64_t directory_id;    /* DIRECTORY: stable, never reused; the root has 1. */
     bool implicit;            /* DIRECTORY: made by LOCK_F_PARENTS, goes with its last child. */
     uint32_t uid, gid, perm;  /* DIRECTORY. */
-    uint64_t changed_ns;      /* DIRECTORY: cluster time of its last change of entries or attributes. */
-    size_t n_children;        /* DIRECTORY. */
-    size_t n_holds;           /* LOCK. */
-    size_t n_waiters;         /* LOCK. */
-    uint64_t delay_until_ns;  /* End of a lock-delay, or 0. */
-    const void *opaque;       /* For lock_node_hold() and lock_node_waiter(). */
+    uint64_t changed_ns; /* DIRECTORY: cluster time of its last change of entries or attributes. */
+    size_t n_children;   /* DIRECTORY. */
+    size_t n_holds;      /* LOCK. */
+    size_t n_waiters;    /* LOCK. */
+    uint64_t delay_until_ns; /* End of a lock-delay, or 0. */
+    const void *opaque;      /* For lock_node_hold() and lock_node_waiter(). */
 };
 
 /* Look a path up; the empty path is the root directory.  An invalid path is NONE. */
@@ -71,10 +71,13 @@ struct lock_node_view lock_lookup(const struct lock_table *t, struct bytes path)
 /* The i-th hold or waiter of a lock node, in grant or queue order.
  * Return: false when there is none of that number. Walking them all in order is O(n) in total for
  * the usual few; use the callbacks below for long lists. */
-bool lock_node_hold(const struct lock_node_view *node, size_t index, struct lock_hold_view *ret_hold);
+bool lock_node_hold(const struct lock_node_view *node,
+                    size_t index,
+                    struct lock_hold_view *ret_hold);
 void lock_node_waiters(const struct lock_table *t,
                        const struct lock_node_view *node,
-                       bool (*visit)(void *arg, const struct lock_waiter_view *w), /* false: stop. */
+                       bool (*visit)(void *arg,
+                                     const struct lock_waiter_view *w), /* false: stop. */
                        void *arg);
 
 /* The hold with this token; O(log n).
@@ -108,14 +111,16 @@ struct lock_session_view {
     uint64_t ttl_ms;
     uint64_t opened_ns;
     bool lapsed;
-    size_t n_holds;   /* Session holds. */
+    size_t n_holds; /* Session holds. */
     size_t n_waiters;
     size_t n_results; /* Kept results. */
     struct bytes host;
 };
 
 /* Return: false when there is no such session. */
-bool lock_find_session(const struct lock_table *t, uint64_t session_id, struct lock_session_view *ret);
+bool lock_find_session(const struct lock_table *t,
+                       uint64_t session_id,
+                       struct lock_session_view *ret);
 
 /* Visit sessions by id, starting behind `after` (0 = from the first). */
 void lock_sessions(const struct lock_table *t,
@@ -131,7 +136,7 @@ void lock_session_holds(const struct lock_table *t,
 
 /* Totals. */
 struct lock_counts {
-    uint64_t locks;       /* Paths with a hold or a waiter. */
+    uint64_t locks; /* Paths with a hold or a waiter. */
     uint64_t holds;
     uint64_t waiters;
     uint64_t sessions;    /* Lapsed ones included. */
@@ -139,9 +144,9 @@ struct lock_counts {
     uint64_t directories; /* Without the root. */
     uint64_t delays;      /* Running lock-delays. */
     uint64_t last_token;
-    uint64_t stamp_ns;    /* Cluster time of the last step. */
-    uint64_t index;       /* Log index of the last step. */
-    uint64_t term;        /* Of the last TERM_START. */
+    uint64_t stamp_ns; /* Cluster time of the last step. */
+    uint64_t index;    /* Log index of the last step. */
+    uint64_t term;     /* Of the last TERM_START. */
     struct lock_limits limits;
 };
 struct lock_counts lock_counts(const struct lock_table *t);

@@ -30,9 +30,8 @@ void *arena_alloc(struct arena *a, size_t size);
 /* Unpack a message of the given descriptor.
  *
  * Return: the message, until arena_reset(); NULL when the bytes are malformed. */
-ProtobufCMessage *pack_parse(struct arena *a,
-                             const ProtobufCMessageDescriptor *descriptor,
-                             struct bytes in);
+ProtobufCMessage *
+pack_parse(struct arena *a, const ProtobufCMessageDescriptor *descriptor, struct bytes in);
 
 /* Append the packed message. */
 void pack_add(struct buf *out, const ProtobufCMessage *message);

@@ -1,0 +1,158 @@
+/* The client library: one session with a Holdfast cluster, over libuv.
+ *
+ * It finds the leader, pipelines requests, repeats them (with backoff and jitter) inside the
+ * deadline that the caller gives, keeps its session alive, resumes notifications after a
+ * reconnect, and converts cluster deadlines to this machine's CLOCK_BOOTTIME so that the holder
+ * always gives up before the cluster can grant anew.
+ *
+ * Threading: everything on the loop's thread; callbacks come from the loop, never from inside
+ * the call that was given them.  A function that takes a callback either fails and never calls
+ * it, or succeeds and calls it exactly once.
+ *
+ * Deadlines.  No two machines' clocks are ever compared.  Every answer carries the cluster time
+ * `stamp` at which its command took effect; that instant lies after the moment L at which the
+ * command was sent first.  So a cluster deadline D comes no earlier than L + (D - stamp) on this
+ * machine's own clock, less what clocks may drift in that time: (D - stamp)/128 + 5 ms.  The
+ * library keeps the best pair (L, stamp) and offers client_deadline_boot_ns().  A waiter's grant
+ * is covered as well: its stamp is later than that of the pair, and cluster time never runs ahead
+ * of real time. */
+#ifndef HOLDFAST_CLIENT_CLIENT_H
+#define HOLDFAST_CLIENT_CLIENT_H
+
+#include "raftstore/base/bytes.h"
+#include "raftstore/base/clock.h"
+
+#include "holdfast.pb-c.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define CLIENT_ADDRESSES_MAX 16
+#define CLIENT_NO_TIMEOUT    UINT64_MAX /* timeout_ms: repeat until it is answered. */
+
+struct client;
+
+enum client_session_event {
+    CLIENT_SESSION_OPENED = 1, /* A new session: whatever hung on an earlier one is lost. */
+    CLIENT_SESSION_JEOPARDY,   /* No keepalive acknowledged for half the session's ttl. */
+    CLIENT_SESSION_SAFE,       /* Acknowledged again, after jeopardy. */
+    CLIENT_SESSION_LOST,       /* By our own deadline: behave as if every session hold were gone.
+                                  Comes before the cluster can grant them to anybody else. */
+    CLIENT_SESSION_RESUMED,    /* After LOST: the cluster had kept the session and all its holds. */
+    CLIENT_SESSION_ENDED, /* After LOST (or out of the blue: broken): the cluster ended it; a new
+                             one will be opened. */
+};
+
+struct client_config {
+    uv_loop_t *loop;
+    const struct clock *clock;   /* NULL = clock_system(). */
+    const char *addresses;       /* Comma list: "host:port", "[v6]:port", "unix:/path". */
+    const char *agent;           /* Program and version, for the node's log. */
+    const char *host;            /* Host that the session speaks for; NULL = the host's name. */
+    uint64_t session_ttl_ms;     /* 0 = no session: only queries and admin requests. */
+    uint64_t connect_timeout_ms; /* 0 = 1000. */
+    unsigned inflight_max;       /* Requests on the wire at once; more wait in line. 0 = 4096. */
+    bool events_session;         /* Subscribe to what concerns our own session. */
+    const char *const
+        *event_prefixes; /* Also to these paths and below (NULL = none); NULL-terminated. */
+    void (*on_session)(void *arg, enum client_session_event event);
+    void (*on_event)(void *arg, const Hf__Event *event); /* In log order; may be NULL. */
+    void (*on_gap)(void *arg); /* Events were missed: read the state afresh. May be NULL. */
+    void *arg;
+};
+
+/* Make a client and start connecting.
+ *
+ * Return: 0; -EINVAL bad addresses; other negative errno. */
+int client_new(const struct client_config *config, struct client **ret_client);
+
+/* Close: ends the session at the cluster if it can within `grace_ms` (so that its holds go at
+ * once), fails what is open with -ECANCELED, then calls `cb` (may be NULL); the client is gone
+ * after it. */
+void client_close(struct client *c, uint64_t grace_ms, void (*cb)(void *arg), void *arg);
+
+/* The same at once and without ending the session (a crash, for tests; or fork in the child). */
+void client_abandon(struct client *c, void (*cb)(void *arg), void *arg);
+
+/* Outcome of a command. */
+struct client_result {
+    int status;                /* 0: `result` is there. -ETIMEDOUT: no answer in time (it may or may
+                                  not have been done; an acquire that was granted all the same is
+                                  released by the library). -ECANCELED: client closed. -EINVAL: the cluster
+                                  calls it malformed. -EPERM: not authorised. -EBUSY: refused for load until the
+                                  deadline. */
+    const Hf__Result *result;  /* Until the callback returns. code: enum lock_code. */
+    uint64_t deadline_boot_ns; /* result.deadline_ns on our clock, safe to rely on; 0 = none. */
+    uint64_t sent_boot_ns;     /* When it was sent first. */
+};
+typedef void (*client_result_cb)(void *arg, const struct client_result *r);
+
+/* Send one command (any op but SESSION_*).  session_id, seq and ack_seq are filled in.
+ *
+ * A request that waits in the cluster's queue (ACQUIRE, CONVERT with wait_ms) is answered once,
+ * with its final result; LOCK_QUEUED never reaches the callback.  timeout_ms counts from now and,
+ * for such a request, only until it is queued; its own wait_ms bounds the rest.  When a session is
+ * lost and ended meanwhile, the answer is LOCK_NO_SESSION or LOCK_SESSION_ENDED.
+ *
+ * @command: copied.
+ * @ret_handle: for client_cancel(); may be NULL.
+ *
+ * Return: 0 (the callback will come); -EMSGSIZE too large; -ESHUTDOWN closing. */
+int client_command(struct client *c,
+                   const Hf__Command *command,
+                   uint64_t timeout_ms,
+                   client_result_cb cb,
+                   void *arg,
+                   uint64_t *ret_handle);
+
+/* Cancel a command that may be waiting.  Its callback still comes once: with LOCK_CANCELED, or with
+ * what happened first (a grant that raced in is the caller's to release).  Unknown handles
+ * (answered already) are ignored. */
+void client_cancel(struct client *c, uint64_t handle);
+
+/* Outcome of a query or an admin request. */
+struct client_reply {
+    int status; /* 0; -ETIMEDOUT no majority (or node) answered in time; -ECANCELED; -EPERM
+                   refused by a rule (text); -EINVAL; -ENOENT; -EBUSY. */
+    const Hf__QueryReply *query; /* Of a query; until the callback returns. */
+    const Hf__AdminReply *admin; /* Of an admin request. */
+    const Hf__SnapshotChunk
+        *chunk;       /* Admin SNAPSHOT: called once per chunk; the last has chunk->last. */
+    const char *text; /* The cluster's sentence, or "". */
+};
+typedef void (*client_reply_cb)(void *arg, const struct client_reply *r);
+
+/* A linearizable read; needs no session.  `on_leader`: ask the leader only (STATUS and MEMBERS of
+ * it). */
+int client_query(struct client *c,
+                 const Hf__Query *query,
+                 uint64_t timeout_ms,
+                 bool on_leader,
+                 client_reply_cb cb,
+                 void *arg);
+
+/* An operator's request; goes to the leader. SNAPSHOT calls the callback once per chunk. */
+int client_admin(
+    struct client *c, const Hf__Admin *admin, uint64_t timeout_ms, client_reply_cb cb, void *arg);
+
+/* This machine's CLOCK_BOOTTIME until which a hold that ends at `deadline_ns` (cluster time)
+ * can surely be relied on; 0 when nothing is known yet. */
+uint64_t client_deadline_boot_ns(const struct client *c, uint64_t deadline_ns);
+
+struct client_info {
+    uint64_t session_id;               /* 0 = none now. */
+    uint64_t session_deadline_boot_ns; /* Own deadline of the session; 0 = none. */
+    uint64_t session_ttl_ms;
+    bool jeopardy;
+    bool connected;
+    uint64_t leader_id;    /* 0 = unknown. */
+    char address[300];     /* That we are connected to. */
+    uint64_t n_pending;    /* Commands without an answer. */
+    uint64_t n_keepalives; /* Sent since start. */
+    uint64_t n_retries;
+    uint64_t n_reconnects;
+};
+struct client_info client_info(const struct client *c);
+
+#endif

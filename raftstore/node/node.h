@@ -1,0 +1,52 @@
+/* A store node: replica, store, shadow, peers and the client listener on one libuv loop.
+ *
+ * Used by holdfastd (a process of its own) and by mount.holdfast for SOURCE `local` (embedded, one
+ * voter, reached through a Unix socket in the data directory). */
+#ifndef HOLDFAST_NODE_NODE_H
+#define HOLDFAST_NODE_NODE_H
+
+#include "raftstore/base/address.h"
+#include "raftstore/lock/lock.h"
+
+#include <uv.h>
+
+#define NODE_MEMBERS_MAX 16
+
+struct node;
+
+struct node_member {
+    uint64_t id;
+    struct address raft;   /* For the other nodes. is_unix with an empty path: none (embedded). */
+    struct address client; /* For clients. */
+};
+
+struct node_config {
+    uv_loop_t *loop;
+    uint64_t id;
+    const char *data; /* Data directory. */
+    struct node_member members[NODE_MEMBERS_MAX];
+    unsigned n_members;           /* At least this node itself. */
+    bool join;                    /* Do not bootstrap: wait to be added by `holdfast member add`. */
+    bool insecure;                /* Plain TCP beyond loopback is allowed. */
+    unsigned election_timeout_ms; /* 0 = default. */
+    unsigned heartbeat_ms;        /* 0 = default. */
+    size_t snapshot_log_bytes;    /* 0 = default. */
+    unsigned snapshot_log_entries; /* 0 = default. */
+    struct lock_limits limits;     /* All zero = defaults. */
+    /* The node can't go on; it has stopped serving. The process should exit (holdfastd: code 4). */
+    void (*on_failed)(void *arg, const char *sentence);
+    void *arg;
+};
+
+/* Open the data directory, bind, start.
+ *
+ * @ret_sentence: on failure, malloc()ed.
+ * Return: 0; -EBUSY, -EBADMSG (damaged store), -EADDRINUSE, -EPERM (not loopback and not insecure),
+ * ...: negative errno. */
+int node_start(const struct node_config *config, struct node **ret_node, char **ret_sentence);
+
+/* Hand leadership over (bounded by about two election timeouts), stop serving, finish writes, then
+ * `cb`; the node is freed before it. */
+void node_stop(struct node *n, void (*cb)(void *arg), void *arg);
+
+#endif
