@@ -44,11 +44,8 @@ void log_line(enum log_level level, const char *msg, const char *fields, ...)
     (void)gmtime_r(&seconds, &tm);
     (void)strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &tm);
     struct buf line = BUF_INIT;
-    buf_printf(&line,
-               "ts=%s.%03uZ level=%s msg=%s ",
-               stamp,
-               (unsigned)(wall_ns % NS_PER_S / NS_PER_MS),
-               level_names[level],
+    buf_printf(&line, "ts=%s.%03uZ level=%s msg=%s ", stamp,
+               (unsigned)(wall_ns % NS_PER_S / NS_PER_MS), level_names[level],
                log_quote(bytes_str(msg)));
     va_list args;
     va_start(args, fields);
