@@ -53,6 +53,8 @@ struct client_config {
     uint64_t session_ttl_ms;     /* 0 = no session: only queries and admin requests. */
     uint64_t connect_timeout_ms; /* 0 = 1000. */
     unsigned inflight_max;       /* Requests on the wire at once; more wait in line. 0 = 4096. */
+    bool pinned;                 /* Talk to the first of the addresses that answers and never follow
+                                    the leader: for asking one node (STATUS). No commands. */
     bool events_session;         /* Subscribe to what concerns our own session. */
     const char *const
         *event_prefixes; /* Also to these paths and below (NULL = none); NULL-terminated. */
@@ -64,7 +66,7 @@ struct client_config {
 
 /* Make a client and start connecting.
  *
- * Return: 0; -EINVAL bad addresses; other negative errno. */
+ * Return: 0; -EINVAL bad addresses or session ttl; other negative errno. */
 int client_new(const struct client_config *config, struct client **ret_client);
 
 /* Close: ends the session at the cluster if it can within `grace_ms` (so that its holds go at
@@ -98,7 +100,8 @@ typedef void (*client_result_cb)(void *arg, const struct client_result *r);
  * @command: copied.
  * @ret_handle: for client_cancel(); may be NULL.
  *
- * Return: 0 (the callback will come); -EMSGSIZE too large; -ESHUTDOWN closing. */
+ * Return: 0 (the callback will come); -EMSGSIZE too large; -ESHUTDOWN closing; -EINVAL this client
+ * has no session or the op is none of a client's; -EBUSY a million wait for their answers. */
 int client_command(struct client *c,
                    const Hf__Command *command,
                    uint64_t timeout_ms,
@@ -132,7 +135,9 @@ int client_query(struct client *c,
                  client_reply_cb cb,
                  void *arg);
 
-/* An operator's request; goes to the leader. SNAPSHOT calls the callback once per chunk. */
+/* An operator's request; goes to the leader. SNAPSHOT calls the callback once per chunk, and its
+ * timeout_ms counts anew from each.  A request on whose way the connection broke is not repeated:
+ * -ECONNRESET, it may or may not have been done. */
 int client_admin(
     struct client *c, const Hf__Admin *admin, uint64_t timeout_ms, client_reply_cb cb, void *arg);
 
@@ -148,6 +153,7 @@ struct client_info {
     bool connected;
     uint64_t leader_id;    /* 0 = unknown. */
     char address[300];     /* That we are connected to. */
+    char error[200];       /* Why the last connection attempt failed; "" = none did. */
     uint64_t n_pending;    /* Commands without an answer. */
     uint64_t n_keepalives; /* Sent since start. */
     uint64_t n_retries;

@@ -1,0 +1,519 @@
+/* Commands: what changes the lock table.
+ *
+ *     IN_LINE --session, leader, room--> SENT --answer--> (callback)
+ *                                          |  ^
+ *            busy, not leader, lost conn.  v  |  timer, next leader
+ *                                         PAUSED
+ *     SENT --"queued"--> QUEUED --event or answer to a repetition--> (callback)
+ *
+ * A command gets its number when it is sent first and keeps it: repetitions are recognised by
+ * (session, seq), also by the next leader.  It never moves to another session once it may have
+ * been executed.  An acquire whose caller gave up stays as an orphan until its outcome is known,
+ * and what was granted is released. */
+#include "raftstore/client/internal.h"
+
+#include "raftstore/wire/frame.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#define FRAME_EXTRA_BYTES  80u /* What is added to a command's body at most. */
+#define BUSY_BACKOFF_MS    4
+#define BUSY_MAX_MS        500
+#define UNKNOWN_BACKOFF_MS 20
+#define REPEAT_MS          3000  /* Unanswered on a connection that is otherwise alive. */
+#define QUEUED_REPEAT_MS   30000 /* Queued: the event can't be lost, but if it is. */
+#define CANCEL_REPEAT_MS   200   /* Canceled: likewise. */
+
+static void on_timer(struct boot_timer *t);
+static void send_command(struct client *c, struct command *k, uint64_t now);
+static void cancel_at_cluster(struct client *c, struct command *k);
+static void undo_grant(struct client *c, const struct command *k, const Hf__Result *r);
+
+static uint64_t now_boot(const struct client *c)
+{
+    return clock_boot_ns(c->config.clock);
+}
+
+static bool counts_on_wire(const struct command *k)
+{
+    return k->state == COMMAND_SENT || k->state == COMMAND_PAUSED;
+}
+
+static void set_state(struct client *c, struct command *k, enum command_state state)
+{
+    c->commands.n_wire -= counts_on_wire(k);
+    k->state = state;
+    c->commands.n_wire += counts_on_wire(k);
+}
+
+static struct command *find(struct client *c, uint64_t id)
+{
+    struct command *k;
+    HASH_FIND(hh, c->commands.by_id, &id, sizeof id, k);
+    return k;
+}
+
+/* The next instant that matters: a repeat at `again_ns`, or the deadline if that is earlier. */
+static void set_timer(struct client *c, struct command *k, uint64_t again_ns)
+{
+    uint64_t due = again_ns;
+    /* Once queued, the command's own wait_ms bounds it. */
+    if (k->state != COMMAND_QUEUED && !k->orphan && k->deadline_ns < due)
+        due = k->deadline_ns;
+    if (due == UINT64_MAX)
+        boot_timer_stop(&c->timers, &k->timer);
+    else
+        boot_timer_set(&c->timers, &k->timer, due);
+}
+
+/* ---- Birth and end --------------------------------------------------------------------- */
+
+static struct command *command_new(struct client *c, const Hf__Command *command)
+{
+    Hf__Command bare = *command;
+    bare.session_id = bare.seq = bare.ack_seq = 0;
+    size_t size = hf__command__get_packed_size(&bare);
+    if (size + FRAME_EXTRA_BYTES > FRAME_CLIENT_BYTES_MAX)
+        return NULL;
+    struct command *k = xmalloc(sizeof *k + size);
+    *k = (struct command){
+        .id = c->id_next++,
+        .state = COMMAND_IN_LINE,
+        .op = (uint8_t)command->op,
+        .waits = command->wait_ms != 0 &&
+                 (command->op == WIRE_OP_ACQUIRE || command->op == WIRE_OP_CONVERT),
+        .many = command->n_paths > 1,
+        .deadline_ns = UINT64_MAX,
+        .timer = {.cb = on_timer, .arg = k},
+        .client = c,
+        .body_bytes = size,
+    };
+    (void)hf__command__pack(&bare, k->body);
+    return k;
+}
+
+static void enroll(struct client *c, struct command *k)
+{
+    HASH_ADD(hh, c->commands.by_id, id, sizeof k->id, k);
+    TAILQ_INSERT_TAIL(&c->commands.line, k, link);
+    c->commands.n++;
+}
+
+static void assign(struct client *c, struct command *k)
+{
+    k->session_id = c->session.id;
+    k->seq = c->session.seq_next++;
+    TAILQ_INSERT_TAIL(&c->commands.assigned, k, link);
+    if (k->waits)
+        HASH_ADD(hh_seq, c->commands.by_seq, seq, sizeof k->seq, k);
+}
+
+static void unassign(struct client *c, struct command *k)
+{
+    TAILQ_REMOVE(&c->commands.assigned, k, link);
+    if (k->waits)
+        HASH_DELETE(hh_seq, c->commands.by_seq, k);
+    k->seq = 0;
+}
+
+static void remove_command(struct client *c, struct command *k)
+{
+    struct commands *all = &c->commands;
+    if (k->seq != 0)
+        unassign(c, k);
+    else
+        TAILQ_REMOVE(&all->line, k, link);
+    all->n_wire -= counts_on_wire(k);
+    all->n_orphans -= k->orphan;
+    all->n--;
+    HASH_DELETE(hh, all->by_id, k);
+    boot_timer_stop(&c->timers, &k->timer);
+}
+
+/* Answer and free.  Nothing of `k` may be used after it. */
+static void finish(struct client *c, struct command *k, int status, const Hf__Result *r)
+{
+    struct client_result out = {.status = status, .result = r, .sent_boot_ns = k->sent_boot_ns};
+    if (r != NULL && r->deadline_ns != 0) {
+        struct deadline_pair own = {k->sent_boot_ns, r->stamp_ns};
+        uint64_t by_own = deadline_boot_ns(&own, r->deadline_ns);
+        uint64_t by_best = deadline_boot_ns(&c->pair, r->deadline_ns);
+        out.deadline_boot_ns = by_own > by_best ? by_own : by_best;
+    }
+    remove_command(c, k);
+    if (k->cb != NULL)
+        k->cb(k->arg, &out);
+    free(k);
+}
+
+static void finish_code(struct client *c, struct command *k, uint32_t code)
+{
+    Hf__Result r = HF__RESULT__INIT;
+    r.code = code;
+    r.session_id = k->session_id;
+    finish(c, k, 0, &r);
+}
+
+/* A command of our own, without a caller. */
+static struct command *add_internal(struct client *c, const Hf__Command *command)
+{
+    struct command *k = command_new(c, command);
+    assert(k != NULL); /* Made of parts of what was small enough once. */
+    k->internal = true;
+    enroll(c, k);
+    return k;
+}
+
+/* ---- Sending --------------------------------------------------------------------------- */
+
+uint64_t commands_ack_seq(const struct client *c)
+{
+    const struct command *first = TAILQ_FIRST(&c->commands.assigned);
+    return (first != NULL ? first->seq : c->session.seq_next) - 1;
+}
+
+static void send_command(struct client *c, struct command *k, uint64_t now)
+{
+    struct peer *p = c->route.primary;
+    if (k->sent_boot_ns == 0) {
+        k->sent_boot_ns = now;
+        k->token_before = c->commands.token_max;
+    } else {
+        c->n_retries++;
+    }
+    k->last_boot_ns = now;
+    k->serial = p->serial;
+    k->n_unresolved++;
+    client_add_command(conn_out(p->conn), k->id, bytes_of(k->body, k->body_bytes), k->session_id,
+                       k->seq, commands_ack_seq(c));
+    if (k->state != COMMAND_QUEUED) {
+        set_state(c, k, COMMAND_SENT);
+        set_timer(c, k, now + REPEAT_MS * NS_PER_MS);
+    }
+    route_expect(c);
+}
+
+void commands_pump(struct client *c)
+{
+    struct commands *all = &c->commands;
+    struct command *k;
+    if (c->route.primary == NULL || c->session.state != SESSION_OPEN || c->stopped ||
+        TAILQ_EMPTY(&all->line))
+        return;
+    uint64_t now = now_boot(c);
+    while (all->n_wire < all->n_wire_max && (k = TAILQ_FIRST(&all->line)) != NULL) {
+        TAILQ_REMOVE(&all->line, k, link);
+        assign(c, k);
+        if (k->waits)
+            watch_want_session(c);
+        send_command(c, k, now);
+    }
+}
+
+void commands_on_primary(struct client *c)
+{
+    struct command *k;
+    uint64_t now = now_boot(c);
+    TAILQ_FOREACH(k, &c->commands.assigned, link)
+    if (counts_on_wire(k))
+        send_command(c, k, now);
+    commands_pump(c);
+}
+
+void commands_on_primary_lost(struct client *c)
+{
+    (void)c; /* What is on the wire is sent again by commands_on_primary(). */
+}
+
+void commands_on_gap(struct client *c)
+{
+    struct command *k;
+    uint64_t now = now_boot(c);
+    if (c->route.primary == NULL)
+        return;
+    TAILQ_FOREACH(k, &c->commands.assigned, link)
+    if (k->state == COMMAND_QUEUED)
+        send_command(c, k, now);
+}
+
+/* ---- Answers --------------------------------------------------------------------------- */
+
+static void on_queued(struct client *c, struct command *k)
+{
+    bool first = k->state != COMMAND_QUEUED;
+    set_state(c, k, COMMAND_QUEUED);
+    k->n_tries = 0;
+    set_timer(c, k, client_after_ms(c, QUEUED_REPEAT_MS + random_below(&c->random, 5000)));
+    if (first && (k->orphan || k->canceled))
+        cancel_at_cluster(c, k);
+    commands_pump(c);
+}
+
+/* A cancel was answered: its target's outcome is known to the cluster now. */
+static void on_cancel_done(struct client *c, uint64_t target_id)
+{
+    struct command *k = find(c, target_id);
+    if (k != NULL && k->state == COMMAND_QUEUED)
+        boot_timer_set(&c->timers, &k->timer, client_after_ms(c, CANCEL_REPEAT_MS));
+}
+
+static void on_final(struct client *c, struct command *k, const Hf__Result *r)
+{
+    bool granted = r->code == WIRE_CODE_OK && k->op == WIRE_OP_ACQUIRE;
+    uint64_t target = k->op == WIRE_OP_CANCEL ? k->target_id : 0;
+    if (k->orphan && granted)
+        undo_grant(c, k, r);
+    if (r->token > c->commands.token_max)
+        c->commands.token_max = r->token;
+    finish(c, k, 0, r);
+    if (target != 0)
+        on_cancel_done(c, target);
+    commands_pump(c);
+}
+
+bool commands_on_result(struct client *c, uint64_t id, const Hf__Result *r)
+{
+    struct command *k = find(c, id);
+    if (k == NULL)
+        return false;
+    if (k->seq == 0)
+        return true; /* An answer to nothing that we sent: ignored. */
+    deadline_learn(&c->pair, k->sent_boot_ns, r->stamp_ns);
+    if (r->code == WIRE_CODE_QUEUED) {
+        on_queued(c, k);
+    } else if (r->code == WIRE_CODE_NO_SESSION && k->session_id == c->session.id) {
+        session_on_ended(c, k->session_id); /* Answers all commands of it, this one too. */
+    } else {
+        on_final(c, k, r);
+    }
+    return true;
+}
+
+void commands_on_event(struct client *c, const Hf__Event *e)
+{
+    struct command *k = NULL;
+    bool granted = e->type == WIRE_EFFECT_GRANTED || e->type == WIRE_EFFECT_CONVERTED;
+    if (e->seq == 0 || e->session_id != c->session.id || e->session_id == 0 ||
+        (!granted && e->type != WIRE_EFFECT_REFUSED) || !e->waited)
+        return;
+    HASH_FIND(hh_seq, c->commands.by_seq, &e->seq, sizeof e->seq, k);
+    if (k == NULL)
+        return;
+    if (granted && k->many) { /* One event a path: the kept result says it all at once. */
+        if (c->route.primary != NULL && k->state == COMMAND_QUEUED)
+            send_command(c, k, now_boot(c));
+        return;
+    }
+    Hf__Result r = HF__RESULT__INIT;
+    r.code = granted ? WIRE_CODE_OK : e->code;
+    r.stamp_ns = e->stamp_ns;
+    r.token = granted ? e->token : 0;
+    r.deadline_ns = granted ? e->deadline_ns : 0;
+    r.ttl_ms = e->ttl_ms;
+    r.index = e->index;
+    on_final(c, k, &r);
+}
+
+/* The last send surely did nothing. */
+static void on_not_done(struct client *c, struct command *k, uint64_t again_ms)
+{
+    if (k->n_unresolved > 0)
+        k->n_unresolved--;
+    if (k->state == COMMAND_QUEUED) {
+        set_timer(c, k, client_after_ms(c, again_ms));
+        return;
+    }
+    set_state(c, k, COMMAND_PAUSED);
+    set_timer(c, k, client_after_ms(c, again_ms));
+}
+
+bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf__Failure *f)
+{
+    struct command *k = find(c, id);
+    if (k == NULL)
+        return false;
+    if (k->seq == 0 || k->serial != p->serial)
+        return true; /* It was sent elsewhere meanwhile. */
+    k->was_busy = f->code == HF__FAILURE__CODE__BUSY;
+    switch (f->code) {
+    case HF__FAILURE__CODE__BAD_REQUEST:
+        finish(c, k, -EINVAL, NULL);
+        break;
+    case HF__FAILURE__CODE__DENIED:
+    case HF__FAILURE__CODE__REFUSED:
+        finish(c, k, -EPERM, NULL);
+        break;
+    case HF__FAILURE__CODE__NOT_LEADER:
+    case HF__FAILURE__CODE__SHUTTING_DOWN:
+        on_not_done(c, k, REPEAT_MS); /* The next leader comes first. */
+        break;
+    case HF__FAILURE__CODE__BUSY:
+        on_not_done(c, k, client_backoff_ms(c, BUSY_BACKOFF_MS, BUSY_MAX_MS, k->n_tries++));
+        break;
+    default: /* Outcome unknown. */
+        k->n_unresolved++;
+        on_not_done(c, k, client_backoff_ms(c, UNKNOWN_BACKOFF_MS, BUSY_MAX_MS, k->n_tries++));
+        break;
+    }
+    return true;
+}
+
+/* ---- Time ------------------------------------------------------------------------------ */
+
+/* The caller's time is up. */
+static void time_out(struct client *c, struct command *k)
+{
+    struct client_result out = {.status = k->was_busy ? -EBUSY : -ETIMEDOUT,
+                                .sent_boot_ns = k->sent_boot_ns};
+    client_result_cb cb = k->cb;
+    if (k->op != WIRE_OP_ACQUIRE || k->n_unresolved == 0 || c->commands.n_orphans >= ORPHANS_MAX) {
+        finish(c, k, out.status, NULL);
+        commands_pump(c);
+        return;
+    }
+    k->cb = NULL;
+    k->orphan = true;
+    c->commands.n_orphans++;
+    set_timer(c, k, client_after_ms(c, REPEAT_MS));
+    if (cb != NULL)
+        cb(k->arg, &out);
+}
+
+static void on_timer(struct boot_timer *t)
+{
+    struct command *k = t->arg;
+    struct client *c = k->client;
+    uint64_t now = now_boot(c);
+    if (k->canceled && k->n_unresolved == 0 && k->state != COMMAND_QUEUED) {
+        finish_code(c, k, WIRE_CODE_CANCELED);
+    } else if (k->state != COMMAND_QUEUED && !k->orphan && now >= k->deadline_ns) {
+        time_out(c, k);
+    } else if (k->seq != 0 && c->route.primary != NULL) {
+        send_command(c, k, now);
+        if (k->state == COMMAND_QUEUED)
+            set_timer(c, k, now + QUEUED_REPEAT_MS * NS_PER_MS);
+    } else {
+        set_timer(c, k, k->seq != 0 ? now + REPEAT_MS * NS_PER_MS : UINT64_MAX);
+    }
+}
+
+/* ---- Cancel and undo ------------------------------------------------------------------- */
+
+static void cancel_at_cluster(struct client *c, struct command *k)
+{
+    Hf__Command command = HF__COMMAND__INIT;
+    command.op = WIRE_OP_CANCEL;
+    command.cancel_seq = k->seq;
+    add_internal(c, &command)->target_id = k->id;
+    commands_pump(c);
+}
+
+void client_cancel(struct client *c, uint64_t handle)
+{
+    struct command *k = find(c, handle);
+    if (k == NULL || k->canceled || k->internal || k->orphan)
+        return;
+    k->canceled = true;
+    if (k->n_unresolved == 0 && k->state != COMMAND_QUEUED)
+        boot_timer_set(&c->timers, &k->timer, 0); /* Surely not executed: answered by itself. */
+    else if (k->waits)
+        cancel_at_cluster(c, k);
+}
+
+/* Release what an orphan was granted, by token.  Where the owner held the lock before, its older
+ * token came back: that hold is not ours to end. */
+static void undo_grant(struct client *c, const struct command *k, const Hf__Result *r)
+{
+    Hf__Command *was = hf__command__unpack(NULL, k->body_bytes, k->body);
+    assert(was != NULL); /* Packed by ourselves. */
+    for (size_t i = 0; i < was->n_paths && r->token > k->token_before; i++) {
+        Hf__Command command = HF__COMMAND__INIT;
+        command.op = WIRE_OP_RELEASE;
+        command.paths = &was->paths[i];
+        command.n_paths = 1;
+        command.token = r->token + i;
+        (void)add_internal(c, &command);
+    }
+    hf__command__free_unpacked(was, NULL);
+}
+
+/* ---- Session and end ------------------------------------------------------------------- */
+
+/* What surely was not executed may go to the next session; the rest is answered. */
+void commands_on_session_ended(struct client *c, uint64_t session_id)
+{
+    struct commands *all = &c->commands;
+    struct command *k, *before = NULL, *next;
+    TAILQ_FOREACH_SAFE(k, &all->assigned, link, next)
+    {
+        if (k->session_id != session_id)
+            continue;
+        if (k->n_unresolved > 0 || k->state == COMMAND_QUEUED || k->internal || k->orphan)
+            continue;
+        unassign(c, k);
+        set_state(c, k, COMMAND_IN_LINE);
+        k->sent_boot_ns = 0;
+        if (before == NULL)
+            TAILQ_INSERT_HEAD(&all->line, k, link);
+        else
+            TAILQ_INSERT_AFTER(&all->line, before, k, link);
+        before = k;
+        set_timer(c, k, UINT64_MAX);
+    }
+    /* A callback may do anything but free the client: always from the front. */
+    while ((k = TAILQ_FIRST(&all->assigned)) != NULL && k->session_id == session_id)
+        finish_code(c, k, WIRE_CODE_NO_SESSION);
+}
+
+void commands_fail_all(struct client *c)
+{
+    struct commands *all = &c->commands;
+    struct command *k;
+    while ((k = TAILQ_FIRST(&all->assigned)) != NULL || (k = TAILQ_FIRST(&all->line)) != NULL)
+        finish(c, k, -ECANCELED, NULL);
+}
+
+void commands_init(struct client *c, unsigned inflight_max)
+{
+    TAILQ_INIT(&c->commands.line);
+    TAILQ_INIT(&c->commands.assigned);
+    c->commands.n_wire_max = inflight_max;
+}
+
+/* ---- The public face ------------------------------------------------------------------- */
+
+static bool for_clients(uint32_t op)
+{
+    return op >= WIRE_OP_ACQUIRE && op <= WIRE_OP_RENAME;
+}
+
+int client_command(struct client *c,
+                   const Hf__Command *command,
+                   uint64_t timeout_ms,
+                   client_result_cb cb,
+                   void *arg,
+                   uint64_t *ret_handle)
+{
+    if (c->closing)
+        return -ESHUTDOWN;
+    if (c->session.ttl_ms == 0 || !for_clients(command->op))
+        return -EINVAL;
+    if (c->commands.n >= COMMANDS_MAX)
+        return -EBUSY;
+    struct command *k = command_new(c, command);
+    if (k == NULL)
+        return -EMSGSIZE;
+    k->cb = cb;
+    k->arg = arg;
+    if (timeout_ms != CLIENT_NO_TIMEOUT)
+        k->deadline_ns = client_after_ms(c, timeout_ms);
+    enroll(c, k);
+    if (ret_handle != NULL)
+        *ret_handle = k->id;
+    commands_pump(c);
+    if (k->state == COMMAND_IN_LINE)
+        set_timer(c, k, UINT64_MAX);
+    return 0;
+}

@@ -1,0 +1,311 @@
+/* The parts of a client and how they hang together; for the files of this folder only.
+ *
+ *     route.c    which nodes there are, which one leads; connections, liveness, backoff
+ *     session.c  our session: open, keepalives, own deadline
+ *     command.c  commands: sequence numbers, repeats, waits, orphans
+ *     request.c  queries and admin requests
+ *     watch.c    the subscription: what the cluster pushes, resumed by index
+ *     client.c   the public functions and what ties the parts together
+ *
+ * A frame's id comes from one counter, so an answer is looked up without knowing what it answers.
+ */
+#ifndef HOLDFAST_CLIENT_INTERNAL_H
+#define HOLDFAST_CLIENT_INTERNAL_H
+
+#include "raftstore/base/random.h"
+#include "raftstore/client/boot_timer.h"
+#include "raftstore/client/client.h"
+#include "raftstore/client/conn.h"
+#include "raftstore/client/deadline.h"
+#include "raftstore/wire/codes.h"
+#include "raftstore/wire/pack.h"
+
+#include <bsd/sys/queue.h>
+#include <uthash.h>
+
+#define PEERS_MAX             (2 * CLIENT_ADDRESSES_MAX)
+#define COMMANDS_MAX          (1024u * 1024u) /* Without an answer; more: -EBUSY. */
+#define REQUESTS_MAX          (64u * 1024u)   /* Queries and admin requests likewise. */
+#define ORPHANS_MAX           1024u           /* Acquires that nobody waits for any more. */
+#define CLIENT_HOST_BYTES_MAX 64u
+
+/* ---- route.c ---------------------------------------------------------------------------- */
+
+/* A node's address that we know. */
+struct peer {
+    struct client *client;
+    struct address address;
+    char text[300];          /* address, as people write it. */
+    bool seed;               /* From the configuration: never forgotten. */
+    bool listed;             /* In the member list that came last. */
+    bool says_leader;        /* Its last word on who leads was: me. */
+    uint64_t node_id;        /* From its hello or a member list; 0 = not known yet. */
+    struct conn *conn;       /* NULL = none. */
+    uint64_t serial;         /* Of the connection; commands remember it. */
+    uint64_t retry_mono_ns;  /* No connection attempt before. */
+    uint64_t tried_mono_ns;  /* Last attempt. */
+    uint64_t pinged_mono_ns; /* When the unanswered ping was sent; 0 = none. */
+    unsigned failures;       /* Since it answered last. */
+};
+
+struct route {
+    struct peer *peers[PEERS_MAX];
+    unsigned n_peers;
+    struct peer *primary;   /* Leads, and is connected: commands go there; NULL = seeking. */
+    struct boot_timer tick; /* Next look at everything. */
+    uint64_t seek_mono_ns;  /* Since when no leader is known; 0 = one is. */
+    bool idle;              /* `tick` may be far away. */
+    uint64_t leader_id;     /* Last that was heard; 0 = unknown. */
+    uint64_t n_connections; /* Made so far: source of peer.serial. */
+    char error[200];        /* Why the last attempt failed. */
+};
+
+int route_init(struct client *c, const char *addresses);
+void route_start(struct client *c);
+void route_stop(struct client *c);
+void route_deinit(struct client *c);
+
+/* A connected node that queries may be asked of; the leader if there is one; NULL = none. */
+struct peer *route_any(struct client *c);
+
+/* The peer says that it doesn't lead (any more). */
+void route_not_leader(struct client *c, struct peer *p, uint64_t leader_id, const char *address);
+
+/* Something was sent and an answer is due: look after it soon. */
+void route_expect(struct client *c);
+
+#define SESSION_FRAMES 8u
+
+/* ---- session.c -------------------------------------------------------------------------- */
+
+enum session_state {
+    SESSION_NONE,    /* Wanted (ttl_ms > 0) but not there. */
+    SESSION_OPENING, /* The request is on its way. */
+    SESSION_OPEN,    /* There is one, as far as we know. */
+    SESSION_CLOSING, /* client_close(). */
+};
+
+struct session {
+    enum session_state state;
+    uint64_t ttl_ms;           /* Wanted; 0 = no session. */
+    uint64_t id;               /* 0 = none. */
+    uint64_t seq_next;         /* Next sequence number. */
+    uint64_t granted_ttl_ms;   /* What the cluster said. */
+    uint64_t acked_boot_ns;    /* When the last acknowledged keepalive was sent. */
+    uint64_t deadline_boot_ns; /* Own deadline. */
+    bool lost;                 /* Own deadline passed. */
+    bool jeopardy;
+    uint64_t frame_id; /* Of the newest open, keepalive or close, if unanswered; or 0. */
+    struct session_frame {
+        uint64_t id;
+        uint64_t sent_boot_ns;
+    } frames[SESSION_FRAMES];    /* The latest sent, of which answers may come; id 0 = none. */
+    unsigned n_frames;           /* Counts on; modulo SESSION_FRAMES it is the next place. */
+    unsigned failures;           /* Opens refused in a row. */
+    struct boot_timer keepalive; /* Next open or keepalive. */
+    struct boot_timer watch;     /* Jeopardy, then the own deadline. */
+};
+
+void session_init(struct client *c, uint64_t ttl_ms);
+void session_stop(struct client *c);
+void session_on_primary(struct client *c);
+void session_on_primary_lost(struct client *c);
+bool session_on_result(struct client *c, uint64_t id, const Hf__Result *r);
+bool session_on_failure(struct client *c, uint64_t id, const Hf__Failure *f);
+
+/* The cluster said that the session `id` is no more. */
+void session_on_ended(struct client *c, uint64_t id);
+
+/* Ask the cluster to end it.  Return: true when an answer is to be waited for. */
+bool session_close(struct client *c);
+
+/* ---- command.c -------------------------------------------------------------------------- */
+
+enum command_state {
+    COMMAND_IN_LINE, /* No sequence number yet. */
+    COMMAND_SENT,    /* On the wire. */
+    COMMAND_PAUSED,  /* Has its number, to be sent again at `timer` or with the next leader. */
+    COMMAND_QUEUED,  /* Waits in the cluster's queue. */
+};
+
+struct command {
+    TAILQ_ENTRY(command) link; /* In commands.line, or in commands.assigned by seq. */
+    UT_hash_handle hh;         /* In commands.by_id. */
+    UT_hash_handle hh_seq;     /* In commands.by_seq, while it may wait. */
+    uint64_t id;               /* Handle and frame id. */
+    enum command_state state;
+    uint8_t op;
+    bool waits;              /* May be queued (wait_ms). */
+    bool canceled;           /* client_cancel(). */
+    bool orphan;             /* Nobody waits; to be undone if it was granted. */
+    bool internal;           /* Ours: cancel and release of orphans. */
+    bool many;               /* Several paths. */
+    bool was_busy;           /* Refused for load last. */
+    uint64_t session_id;     /* Of seq. */
+    uint64_t seq;            /* 0 = not yet assigned. */
+    uint64_t target_id;      /* A cancel: the command that is to be canceled. */
+    uint64_t serial;         /* Connection that it was sent on last. */
+    uint64_t sent_boot_ns;   /* First sent; 0 = never. */
+    uint64_t last_boot_ns;   /* Sent last. */
+    uint64_t token_before;   /* Highest token seen when it was sent first. */
+    uint64_t deadline_ns;    /* Boot time; UINT64_MAX = none. */
+    unsigned n_unresolved;   /* Sends whose outcome is unknown: 0 = surely not executed. */
+    unsigned n_tries;        /* For the backoff. */
+    struct boot_timer timer; /* The deadline or the next repeat. */
+    client_result_cb cb;
+    void *arg;
+    struct client *client;
+    size_t body_bytes;
+    uint8_t body[]; /* Packed Command without session_id, seq and ack_seq. */
+};
+TAILQ_HEAD(command_list, command);
+
+struct commands {
+    struct command_list line;     /* In the order given. */
+    struct command_list assigned; /* By seq. */
+    struct command *by_id;
+    struct command *by_seq; /* Assigned ones that may wait: events name them so. */
+    unsigned n;             /* All of them. */
+    unsigned n_wire;        /* In state SENT or PAUSED. */
+    unsigned n_wire_max;
+    unsigned n_orphans;
+    uint64_t token_max; /* Highest token seen. */
+};
+
+void commands_init(struct client *c, unsigned inflight_max);
+void commands_pump(struct client *c);
+void commands_on_primary(struct client *c);
+void commands_on_primary_lost(struct client *c);
+bool commands_on_result(struct client *c, uint64_t id, const Hf__Result *r);
+bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf__Failure *f);
+void commands_on_event(struct client *c, const Hf__Event *e);
+void commands_on_gap(struct client *c);
+void commands_on_session_ended(struct client *c, uint64_t session_id);
+void commands_fail_all(struct client *c);
+
+/* Everything up to this number is answered. */
+uint64_t commands_ack_seq(const struct client *c);
+
+/* ---- request.c -------------------------------------------------------------------------- */
+
+struct request {
+    TAILQ_ENTRY(request) link;
+    UT_hash_handle hh;
+    uint64_t id;
+    bool admin;
+    bool snapshot;
+    bool on_leader;
+    bool started;      /* A chunk has come. */
+    struct peer *peer; /* Whom it was asked of; NULL = to be sent. */
+    uint64_t serial;   /* On which connection. */
+    uint64_t timeout_ms;
+    uint64_t deadline_ns; /* Boot time; UINT64_MAX = none. */
+    unsigned n_tries;
+    char text[200]; /* The last failure's sentence. */
+    int failure;    /* What it becomes when time is up. */
+    struct boot_timer timer;
+    client_reply_cb cb;
+    void *arg;
+    struct client *client;
+    size_t body_bytes;
+    uint8_t body[]; /* Packed ClientFrame without its id. */
+};
+TAILQ_HEAD(request_list, request);
+
+struct requests {
+    struct request_list list;
+    struct request *by_id;
+    unsigned n;
+};
+
+void requests_init(struct client *c);
+
+/* Send what waits for a node. */
+void requests_pump(struct client *c);
+void requests_on_lost(struct client *c, struct peer *p);
+bool requests_on_frame(struct client *c, struct peer *p, const Hf__NodeFrame *frame);
+void requests_fail_all(struct client *c);
+
+/* ---- watch.c ---------------------------------------------------------------------------- */
+
+struct watch {
+    bool session_wanted; /* Somebody waits, or the owner asked. */
+    bool events_wanted;  /* The owner wants its session's events. */
+    char **prefixes;     /* Owned, NULL-terminated; NULL = none. */
+    size_t n_prefixes;
+    uint64_t session_id; /* Subscribed for; 0 = none. */
+    uint64_t serial;     /* Connection that the subscription is on; 0 = none. */
+    uint64_t frame_id;   /* Unanswered subscription; 0 = none. */
+    uint64_t index;      /* Events up to here were seen; 0 = no position yet. */
+    uint64_t n_at_index; /* So many of those at `index`; 0 = all. */
+    uint64_t skip;       /* Of a resumed stream: so many at `index` are known already. */
+};
+
+void watch_init(struct client *c, const struct client_config *config);
+void watch_deinit(struct client *c);
+
+/* Subscribe, if something is wanted and not subscribed on this connection. */
+void watch_update(struct client *c);
+
+/* Somebody is going to wait: session events are needed from before the command on. */
+void watch_want_session(struct client *c);
+void watch_on_primary_lost(struct client *c);
+bool watch_on_reply(struct client *c, uint64_t id, const Hf__SubscribeReply *r);
+bool watch_on_failure(struct client *c, uint64_t id);
+void watch_on_events(struct client *c, const Hf__Events *events);
+
+/* ---- client.c --------------------------------------------------------------------------- */
+
+struct client {
+    struct client_config config; /* Pointers in it are not kept, but for loop and clock. */
+    char *agent;                 /* Owned. */
+    char *host;                  /* Owned. */
+    struct random random;
+    struct arena arena; /* Received messages. */
+    struct boot_timers timers;
+    struct route route;
+    struct session session;
+    struct commands commands;
+    struct requests requests;
+    struct watch watch;
+    struct deadline_pair pair;
+    uint64_t id_next;
+    uint64_t n_keepalives;
+    uint64_t n_retries;
+    uint64_t n_reconnects;
+    unsigned n_refs; /* What must be gone before the client is. */
+    bool closing;    /* No new requests. */
+    bool stopped;    /* Everything failed and closed. */
+    struct boot_timer close_timer;
+    void (*close_cb)(void *arg);
+    void *close_arg;
+};
+
+/* At every wake-up, first thing. */
+void client_wake(struct client *c);
+
+/* The primary connection is there, or no more. */
+void client_on_primary(struct client *c);
+void client_on_primary_lost(struct client *c);
+void client_on_frame(struct client *c, struct peer *p, const Hf__NodeFrame *frame);
+
+/* SESSION_CLOSE was answered, or can't be. */
+void client_on_session_closed(struct client *c);
+
+void client_unref(struct client *c);
+
+/* A time-out as an instant of boot time, saturating. */
+uint64_t client_after_ms(const struct client *c, uint64_t ms);
+
+/* base_ms doubled `tries` times, at most max_ms, half of it random. */
+uint64_t client_backoff_ms(struct client *c, uint64_t base_ms, uint64_t max_ms, unsigned tries);
+
+/* Append a frame with a command in it; body as in struct command. */
+void client_add_command(struct buf *out,
+                        uint64_t id,
+                        struct bytes body,
+                        uint64_t session_id,
+                        uint64_t seq,
+                        uint64_t ack_seq);
+
+#endif

@@ -1,0 +1,177 @@
+#include "raftstore/client/lease.h"
+
+#include "raftstore/client/internal.h"
+
+#include <stdlib.h>
+
+#define RENEW_RETRY_MIN_MS 20
+
+struct client_lease {
+    struct client *client;
+    uint8_t *path; /* Owned. */
+    size_t path_bytes;
+    uint64_t token;
+    uint64_t ttl_ms;
+    uint64_t deadline_boot_ns; /* 0 = lost. */
+    bool keep;
+    struct renewal *renewal; /* Under way; NULL = none. */
+    struct boot_timer end;   /* At the deadline. */
+    struct boot_timer renew; /* Next renewal. */
+    void (*on_lost)(void *arg, struct client_lease *l, uint32_t reason);
+    void *arg;
+};
+
+/* A renewal under way outlives a lease that is freed meanwhile. */
+struct renewal {
+    struct client_lease *lease; /* NULL once that is gone or lost. */
+};
+
+static void lose(struct client_lease *l, uint32_t reason)
+{
+    if (l->deadline_boot_ns == 0)
+        return;
+    l->deadline_boot_ns = 0;
+    boot_timer_stop(&l->client->timers, &l->end);
+    boot_timer_stop(&l->client->timers, &l->renew);
+    if (l->renewal != NULL)
+        l->renewal->lease = NULL;
+    l->renewal = NULL;
+    l->on_lost(l->arg, l, reason);
+}
+
+static void on_end(struct boot_timer *t)
+{
+    struct client_lease *l = t->arg;
+    if (clock_boot_ns(l->client->config.clock) >= l->deadline_boot_ns)
+        lose(l, WIRE_CODE_EXPIRED);
+    else
+        boot_timer_set(&l->client->timers, t, l->deadline_boot_ns);
+}
+
+static void plan(struct client_lease *l, uint64_t in_ms)
+{
+    if (l->keep && l->deadline_boot_ns != 0 && l->renewal == NULL)
+        boot_timer_set(&l->client->timers, &l->renew, client_after_ms(l->client, in_ms));
+    else
+        boot_timer_stop(&l->client->timers, &l->renew);
+}
+
+static uint64_t retry_ms(const struct client_lease *l)
+{
+    uint64_t ms = l->ttl_ms / 20;
+    return ms > RENEW_RETRY_MIN_MS ? ms : RENEW_RETRY_MIN_MS;
+}
+
+static void extend(struct client_lease *l, uint64_t ttl_ms, uint64_t deadline_boot_ns)
+{
+    l->ttl_ms = ttl_ms;
+    l->deadline_boot_ns = deadline_boot_ns;
+    boot_timer_set(&l->client->timers, &l->end, deadline_boot_ns);
+    plan(l, ttl_ms / 3);
+}
+
+static void on_renewed(void *arg, const struct client_result *r)
+{
+    struct renewal *n = arg;
+    struct client_lease *l = n->lease;
+    free(n);
+    if (l == NULL)
+        return;
+    l->renewal = NULL;
+    if (r->status != 0) {
+        plan(l, retry_ms(l));
+        return;
+    }
+    switch (r->result->code) {
+    case WIRE_CODE_OK:
+        extend(l, r->result->ttl_ms, r->deadline_boot_ns);
+        break;
+    case WIRE_CODE_NOT_HELD:
+    case WIRE_CODE_NOT_OWNER:
+    case WIRE_CODE_INVALID:
+        lose(l, r->result->code);
+        break;
+    default: /* Our session ended (the lease did not), a bound, ...: try again. */
+        plan(l, retry_ms(l));
+        break;
+    }
+}
+
+static void on_renew(struct boot_timer *t)
+{
+    struct client_lease *l = t->arg;
+    struct renewal *n = xcalloc(1, sizeof *n);
+    Hf__Command command = HF__COMMAND__INIT;
+    ProtobufCBinaryData path = {l->path_bytes, l->path};
+    command.op = WIRE_OP_RENEW;
+    command.paths = &path;
+    command.n_paths = 1;
+    command.token = l->token;
+    n->lease = l;
+    /* A third of the ttl is left when two renewals have failed. */
+    uint64_t timeout_ms = l->ttl_ms / 3 > RENEW_RETRY_MIN_MS ? l->ttl_ms / 3 : RENEW_RETRY_MIN_MS;
+    if (client_command(l->client, &command, timeout_ms, on_renewed, n, NULL) < 0) {
+        free(n);
+        plan(l, retry_ms(l));
+        return;
+    }
+    l->renewal = n;
+}
+
+struct client_lease *
+client_lease_new(struct client *c,
+                 struct bytes path,
+                 uint64_t token,
+                 uint64_t ttl_ms,
+                 uint64_t deadline_boot_ns,
+                 bool keep,
+                 void (*on_lost)(void *arg, struct client_lease *l, uint32_t reason),
+                 void *arg)
+{
+    struct client_lease *l = xcalloc(1, sizeof *l);
+    l->client = c;
+    l->path = xmemdup(path.data, path.size);
+    l->path_bytes = path.size;
+    l->token = token;
+    l->keep = keep;
+    l->on_lost = on_lost;
+    l->arg = arg;
+    l->end = (struct boot_timer){.cb = on_end, .arg = l};
+    l->renew = (struct boot_timer){.cb = on_renew, .arg = l};
+    extend(l, ttl_ms, deadline_boot_ns != 0 ? deadline_boot_ns : 1);
+    return l;
+}
+
+void client_lease_free(struct client_lease *l)
+{
+    if (l == NULL)
+        return;
+    boot_timer_stop(&l->client->timers, &l->end);
+    boot_timer_stop(&l->client->timers, &l->renew);
+    if (l->renewal != NULL)
+        l->renewal->lease = NULL;
+    free(l->path);
+    free(l);
+}
+
+void client_lease_keep(struct client_lease *l, bool keep)
+{
+    l->keep = keep;
+    plan(l, 0);
+}
+
+void client_lease_renewed(struct client_lease *l, uint64_t ttl_ms, uint64_t deadline_boot_ns)
+{
+    if (l->deadline_boot_ns != 0 && deadline_boot_ns != 0)
+        extend(l, ttl_ms, deadline_boot_ns);
+}
+
+void client_lease_ended(struct client_lease *l, uint32_t reason)
+{
+    lose(l, reason);
+}
+
+uint64_t client_lease_deadline_boot_ns(const struct client_lease *l)
+{
+    return l->deadline_boot_ns;
+}

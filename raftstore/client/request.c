@@ -1,0 +1,265 @@
+/* Queries and an operator's requests.
+ *
+ * A query can be asked again anywhere, so it is, until its time is up.  An admin request is
+ * repeated only while it surely was not done. */
+#include "raftstore/client/internal.h"
+
+#include "raftstore/wire/frame.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define RETRY_MS     10
+#define RETRY_MAX_MS 300
+
+/* Varint of protobuf, for the id in front of the packed body. */
+static void add_varint(struct buf *out, uint64_t value)
+{
+    uint8_t *p = buf_reserve(out, 10);
+    size_t n = 0;
+    for (; value >= 0x80; value >>= 7)
+        p[n++] = (uint8_t)(value | 0x80);
+    p[n++] = (uint8_t)value;
+    out->size += n;
+}
+
+static void set_timer(struct request *q, uint64_t again_ns)
+{
+    uint64_t due = again_ns < q->deadline_ns ? again_ns : q->deadline_ns;
+    if (due == UINT64_MAX)
+        boot_timer_stop(&q->client->timers, &q->timer);
+    else
+        boot_timer_set(&q->client->timers, &q->timer, due);
+}
+
+/* Answer and free. */
+static void finish(struct request *q, struct client_reply *reply)
+{
+    struct client *c = q->client;
+    TAILQ_REMOVE(&c->requests.list, q, link);
+    HASH_DELETE(hh, c->requests.by_id, q);
+    c->requests.n--;
+    boot_timer_stop(&c->timers, &q->timer);
+    if (reply->text == NULL)
+        reply->text = q->text;
+    if (q->cb != NULL)
+        q->cb(q->arg, reply);
+    free(q);
+}
+
+static void finish_status(struct request *q, int status)
+{
+    finish(q, &(struct client_reply){.status = status});
+}
+
+static void ask(struct request *q)
+{
+    struct client *c = q->client;
+    struct peer *p = q->on_leader ? c->route.primary : route_any(c);
+    if (p == NULL)
+        return;
+    struct buf *out = conn_out(p->conn);
+    size_t mark = frame_begin(out);
+    buf_add(out, (const uint8_t[]){0x08}, 1); /* ClientFrame.id */
+    add_varint(out, q->id);
+    buf_add(out, q->body, q->body_bytes);
+    frame_end(out, mark);
+    q->peer = p;
+    q->serial = p->serial;
+    set_timer(q, UINT64_MAX);
+    route_expect(c);
+}
+
+void requests_pump(struct client *c)
+{
+    struct request *q;
+    if (c->stopped)
+        return;
+    TAILQ_FOREACH(q, &c->requests.list, link)
+    if (q->peer == NULL && q->n_tries == 0)
+        ask(q);
+}
+
+void requests_on_lost(struct client *c, struct peer *p)
+{
+    struct request *q, *next;
+    TAILQ_FOREACH_SAFE(q, &c->requests.list, link, next)
+    {
+        if (q->peer != p)
+            continue;
+        q->peer = NULL;
+        if (q->admin) { /* Answered from the loop, like all others. */
+            (void)snprintf(q->text, sizeof q->text, "the connection broke; it may have been done");
+            q->failure = -ECONNRESET;
+            q->deadline_ns = 0;
+        }
+        q->n_tries = 0;
+        set_timer(q, 0);
+    }
+}
+
+/* Failed, but it can be asked again. */
+static void again(struct request *q)
+{
+    struct client *c = q->client;
+    q->peer = NULL;
+    uint64_t ms = client_backoff_ms(c, RETRY_MS, RETRY_MAX_MS, q->n_tries++);
+    set_timer(q, client_after_ms(c, ms));
+}
+
+static void on_failure(struct request *q, const Hf__Failure *f)
+{
+    (void)snprintf(q->text, sizeof q->text, "%s", f->text != NULL ? f->text : "");
+    q->failure = f->code == HF__FAILURE__CODE__BUSY ? -EBUSY : -ETIMEDOUT;
+    switch (f->code) {
+    case HF__FAILURE__CODE__BAD_REQUEST:
+        finish_status(q, -EINVAL);
+        return;
+    case HF__FAILURE__CODE__DENIED:
+    case HF__FAILURE__CODE__REFUSED:
+        finish_status(q, -EPERM);
+        return;
+    case HF__FAILURE__CODE__NOT_FOUND:
+        finish_status(q, -ENOENT);
+        return;
+    case HF__FAILURE__CODE__UNKNOWN:
+    case HF__FAILURE__CODE__NO_QUORUM:
+        if (q->admin) { /* Perhaps done: the caller has to look. */
+            finish_status(q, f->code == HF__FAILURE__CODE__UNKNOWN ? -ECONNRESET : -ETIMEDOUT);
+            return;
+        }
+        break;
+    default: /* Not done: NOT_LEADER, BUSY, SHUTTING_DOWN. */
+        break;
+    }
+    if (q->started)
+        finish_status(q, -ECONNRESET);
+    else
+        again(q);
+}
+
+static void on_chunk(struct request *q, const Hf__SnapshotChunk *chunk)
+{
+    struct client_reply reply = {.chunk = chunk, .text = ""};
+    if (!q->snapshot)
+        return;
+    if (chunk->last) {
+        finish(q, &reply);
+        return;
+    }
+    q->started = true;
+    if (q->deadline_ns != UINT64_MAX)
+        q->deadline_ns = client_after_ms(q->client, q->timeout_ms);
+    set_timer(q, UINT64_MAX);
+    q->cb(q->arg, &reply);
+}
+
+bool requests_on_frame(struct client *c, struct peer *p, const Hf__NodeFrame *frame)
+{
+    struct request *q;
+    HASH_FIND(hh, c->requests.by_id, &frame->id, sizeof frame->id, q);
+    if (q == NULL)
+        return false;
+    if (q->peer != p || q->serial != p->serial)
+        return true; /* Asked again elsewhere meanwhile. */
+    if (frame->body_case == HF__NODE_FRAME__BODY_FAILURE)
+        on_failure(q, frame->failure);
+    else if (frame->body_case == HF__NODE_FRAME__BODY_QUERY && !q->admin)
+        finish(q, &(struct client_reply){.query = frame->query, .text = ""});
+    else if (frame->body_case == HF__NODE_FRAME__BODY_ADMIN && q->admin)
+        finish(q, &(struct client_reply){.admin = frame->admin, .text = frame->admin->text});
+    else if (frame->body_case == HF__NODE_FRAME__BODY_CHUNK)
+        on_chunk(q, frame->chunk);
+    return true;
+}
+
+void requests_fail_all(struct client *c)
+{
+    struct request *q;
+    while ((q = TAILQ_FIRST(&c->requests.list)) != NULL)
+        finish_status(q, -ECANCELED);
+}
+
+static void on_timer(struct boot_timer *t)
+{
+    struct request *q = t->arg;
+    struct client *c = q->client;
+    if (clock_boot_ns(c->config.clock) >= q->deadline_ns) {
+        if (q->text[0] == '\0')
+            (void)snprintf(q->text, sizeof q->text, "%s", c->route.error);
+        finish_status(q, q->failure != 0 ? q->failure : -ETIMEDOUT);
+        return;
+    }
+    if (q->peer == NULL) {
+        q->n_tries += q->n_tries == 0; /* Sent here, not by the pump. */
+        ask(q);
+        if (q->peer == NULL)
+            set_timer(q, client_after_ms(c, RETRY_MS));
+    }
+}
+
+void requests_init(struct client *c)
+{
+    TAILQ_INIT(&c->requests.list);
+}
+
+static int request_add(struct client *c,
+                       Hf__ClientFrame *frame,
+                       uint64_t timeout_ms,
+                       struct request traits,
+                       client_reply_cb cb,
+                       void *arg)
+{
+    if (c->closing)
+        return -ESHUTDOWN;
+    if (c->requests.n >= REQUESTS_MAX)
+        return -EBUSY;
+    size_t size = hf__client_frame__get_packed_size(frame);
+    if (size + 16 > FRAME_CLIENT_BYTES_MAX)
+        return -EMSGSIZE;
+    struct request *q = xmalloc(sizeof *q + size);
+    *q = traits;
+    (void)hf__client_frame__pack(frame, q->body);
+    q->body_bytes = size;
+    q->id = c->id_next++;
+    q->timeout_ms = timeout_ms;
+    q->deadline_ns = client_after_ms(c, timeout_ms);
+    q->timer = (struct boot_timer){.cb = on_timer, .arg = q};
+    q->cb = cb;
+    q->arg = arg;
+    q->client = c;
+    TAILQ_INSERT_TAIL(&c->requests.list, q, link);
+    HASH_ADD(hh, c->requests.by_id, id, sizeof q->id, q);
+    c->requests.n++;
+    ask(q);
+    set_timer(q, UINT64_MAX);
+    return 0;
+}
+
+int client_query(struct client *c,
+                 const Hf__Query *query,
+                 uint64_t timeout_ms,
+                 bool on_leader,
+                 client_reply_cb cb,
+                 void *arg)
+{
+    Hf__ClientFrame frame = HF__CLIENT_FRAME__INIT;
+    frame.body_case = HF__CLIENT_FRAME__BODY_QUERY;
+    frame.query = (Hf__Query *)(uintptr_t)query;
+    return request_add(c, &frame, timeout_ms, (struct request){.on_leader = on_leader}, cb, arg);
+}
+
+int client_admin(
+    struct client *c, const Hf__Admin *admin, uint64_t timeout_ms, client_reply_cb cb, void *arg)
+{
+    Hf__ClientFrame frame = HF__CLIENT_FRAME__INIT;
+    frame.body_case = HF__CLIENT_FRAME__BODY_ADMIN;
+    frame.admin = (Hf__Admin *)(uintptr_t)admin;
+    struct request traits = {
+        .admin = true,
+        .on_leader = true,
+        .snapshot = admin->what == HF__ADMIN__WHAT__SNAPSHOT,
+    };
+    return request_add(c, &frame, timeout_ms, traits, cb, arg);
+}
