@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cluster import Skip, check, equal, run_case, wait_for  # noqa: E402
-from case_failing_disk import Load  # noqa: E402
+from load import Load  # noqa: E402
 
 SIZE_MIB = 96
 

@@ -7,40 +7,11 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cluster import check, equal, run_case, wait_for  # noqa: E402
-import wire  # noqa: E402
+from load import Load  # noqa: E402
 
 
-class Load:
-    """Writes whose acknowledgements are remembered."""
-
-    def __init__(self, c):
-        self.c = c
-        self.n = 0
-        self.tokens = {}
-
-    def write(self, count):
-        """So many acknowledged grants, whoever leads."""
-        while count > 0:
-            try:
-                with self.c.wait_leader().connect() as w:
-                    w.open_session(60000)
-                    while count > 0:
-                        path = f"disk{self.n}".encode()
-                        self.n += 1
-                        r = w.acquire(path, b"me", 600000)
-                        check(r["code"] == "ok", f"acquire: {r}")
-                        self.tokens[path] = r["token"]
-                        count -= 1
-            except (OSError, wire.Failure):
-                pass
-
-    def verify(self, node):
-        with node.connect() as w:
-            for path, token in self.tokens.items():
-                equal(w.tokens(path), [token], f"{path.decode()} on node {node.id}")
-
-
-def one(t, c, load, node, call):
+def prepare(t, c, node, call):
+    """Run the node with the library that will fail once the trigger file exists."""
     trigger = os.path.join(t.directory, f"fail-{node.id}-{call}")
     node.process.end()
     node.start(env={"LD_PRELOAD": t.program("failio.so"), "FAILIO_DIR": node.data,
@@ -71,10 +42,10 @@ def main(t):
     load.write(20)
     for call in ("sync", "write"):
         follower = c.followers()[0]
-        fail(c, load, follower, call, one(t, c, load, follower, call))
+        fail(c, load, follower, call, prepare(t, c, follower, call))
         # The leader: restart a node with the library, and make it lead.
         node = c.followers()[-1]
-        trigger = one(t, c, load, node, call)
+        trigger = prepare(t, c, node, call)
         for _ in range(30):
             leader = c.wait_leader()
             if leader is node:

@@ -9,7 +9,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cluster import boot_ns, check, equal, run_case, wait_for  # noqa: E402
-from case_failing_disk import Load  # noqa: E402
+from load import Load  # noqa: E402
 
 
 class Steady(threading.Thread):

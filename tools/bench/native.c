@@ -92,7 +92,9 @@ static void on_client_closed(void *arg)
 
 static void close_all(struct native *n)
 {
-    for (unsigned i = 0; i < n->n_clients; i++)
+    unsigned n_open = n->n_open; /* Those that could be made. */
+
+    for (unsigned i = 0; i < n_open; i++)
         client_close(n->clients[i], CLOSE_GRACE_MS, on_client_closed, n);
 }
 
