@@ -1,4 +1,4 @@
-/* A log-linear histogram of durations: exact below 64 ns, within 1/32 above.
+/* A log-linear histogram of durations: exact below 64, within 1/32 above.
  *
  * Plain memory without pointers, so that it may live in memory shared between processes.  One
  * writer at a time; readers after it has ended. */
