@@ -143,7 +143,7 @@ struct lock_command {
     uint64_t token;      /* RENEW, RELEASE, CONVERT, NOTE, LINK, RENAME: act on exactly this hold,
                             whoever asks (0: on the owner's); BREAK: required. */
     enum lock_mode mode; /* ACQUIRE, CONVERT. */
-    enum lock_kind kind; /* ACQUIRE, LINK. */
+    enum lock_kind kind; /* ACQUIRE, LINK; RELEASE: POSIX and OFD unlock what their like locked. */
     uint64_t start;      /* First byte of the range; whole: 0. */
     uint64_t end;        /* Last byte of the range, inclusive; whole: LOCK_RANGE_END. */
     uint64_t ttl_ms;     /* ACQUIRE: 0 = a session hold, else a lease; SESSION_OPEN: the session's;

@@ -1,6 +1,8 @@
 /* Reads of the lock table: what a status query, `ls`, `stat` and the notifications need.
  *
- * Nothing here changes the table.  Every view borrows from it and lives until its next step. */
+ * Nothing here changes the table.  Every view borrows from it and lives until its next step;
+ * but a path that a visitor is given lives during the visit, and that of lock_find_token() until
+ * the next call of it. */
 #ifndef HOLDFAST_LOCK_VIEW_H
 #define HOLDFAST_LOCK_VIEW_H
 
@@ -74,6 +76,10 @@ struct lock_node_view lock_lookup(const struct lock_table *t, struct bytes path)
 bool lock_node_hold(const struct lock_node_view *node,
                     size_t index,
                     struct lock_hold_view *ret_hold);
+void lock_node_holds(const struct lock_table *t,
+                     const struct lock_node_view *node,
+                     bool (*visit)(void *arg, const struct lock_hold_view *h), /* false: stop. */
+                     void *arg);
 void lock_node_waiters(const struct lock_table *t,
                        const struct lock_node_view *node,
                        bool (*visit)(void *arg,
