@@ -246,7 +246,7 @@ static void on_queued(struct client *c, struct command *k)
     set_state(c, k, COMMAND_QUEUED);
     k->n_tries = 0;
     set_timer(c, k, client_after_ms(c, QUEUED_REPEAT_MS + random_below(&c->random, 5000)));
-    if (first && (k->orphan || k->canceled))
+    if (first && k->orphan && !k->canceled)
         cancel_at_cluster(c, k);
     commands_pump(c);
 }

@@ -1,0 +1,401 @@
+/* The client's session, its waits and its events, against a scripted node. */
+#include "client_harness.h"
+
+#include <errno.h>
+
+static uint64_t now_boot(void)
+{
+    return clock_boot_ns(clock_system());
+}
+
+static void one_keepalive_a_third_of_the_ttl(void **state)
+{
+    struct harness h;
+    struct outcome o[10];
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 300);
+    for (int i = 0; i < 10; i++) /* Whatever hangs on it. */
+        harness_acquire(&h, 0, 0, 2000, &o[i]);
+    harness_run_ms(&h, 1050);
+    assert_in_range(h.cluster.n_keepalives, 8, 11);
+    assert_int_equal(h.cluster.n_opens, 1);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_OPENED], 1);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_JEOPARDY], 0);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_LOST], 0);
+    harness_deinit(&h);
+}
+
+static void a_silent_cluster_means_jeopardy_then_loss_at_the_deadline(void **state)
+{
+    struct harness h;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 600);
+    RUN_UNTIL(&h, h.cluster.n_keepalives == 1);
+    harness_run_ms(&h, 20);
+    uint64_t deadline = client_info(h.client).session_deadline_boot_ns;
+    assert_true(deadline > now_boot());
+    h.nodes[0].mute = true;
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_JEOPARDY] == 1);
+    assert_true(client_info(h.client).jeopardy);
+    assert_true(now_boot() + 150 * NS_PER_MS < deadline);
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_LOST] == 1);
+    uint64_t at = h.session_event_boot_ns[CLIENT_SESSION_LOST];
+    assert_true(at >= deadline && at - deadline < 20 * NS_PER_MS);
+    /* The cluster kept it: courtesy. */
+    h.nodes[0].mute = false;
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_RESUMED] == 1);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_SAFE], 0);
+    assert_false(client_info(h.client).jeopardy);
+    assert_int_equal(h.cluster.n_opens, 1);
+    harness_deinit(&h);
+}
+
+static void jeopardy_ends_when_a_keepalive_is_acknowledged(void **state)
+{
+    struct harness h;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 1500);
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_OPENED] == 1);
+    h.nodes[0].mute = true;
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_JEOPARDY] == 1);
+    h.nodes[0].mute = false;
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_SAFE] == 1);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_LOST], 0);
+    harness_deinit(&h);
+}
+
+static bool
+drop_acquires(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    (void)k;
+    (void)frame;
+    return command != NULL && command->op == WIRE_OP_ACQUIRE;
+}
+
+static void an_ended_session_answers_its_commands_and_another_is_opened(void **state)
+{
+    struct harness h;
+    struct outcome o, next;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 600);
+    h.nodes[0].script = drop_acquires;
+    harness_acquire(&h, 0, 0, 5000, &o);
+    RUN_UNTIL(&h, h.cluster.n_keepalives == 1);
+    h.cluster.session_ended = 1;
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.status, 0);
+    assert_int_equal(o.code, WIRE_CODE_NO_SESSION);
+    h.nodes[0].script = NULL;
+    harness_acquire(&h, 0, 0, 5000, &next); /* Never sent: for the new session. */
+    RUN_UNTIL(&h, next.n == 1);
+    assert_int_equal(next.code, WIRE_CODE_OK);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_ENDED], 1);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_OPENED], 2);
+    assert_int_equal(h.cluster.n_executed, 1);
+    assert_int_equal(h.cluster.executed[0].session_id, 2);
+    assert_int_equal(h.cluster.executed[0].seq, 1);
+    harness_deinit(&h);
+}
+
+static void a_command_may_be_what_tells_of_the_end(void **state)
+{
+    struct harness h;
+    struct outcome o;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 30000);
+    harness_acquire(&h, 0, 0, 5000, &o);
+    RUN_UNTIL(&h, o.n == 1);
+    h.cluster.session_ended = 1;
+    harness_acquire(&h, 0, 0, 5000, &o);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_NO_SESSION);
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_OPENED] == 2);
+    harness_deinit(&h);
+}
+
+static void closing_ends_the_session_and_fails_the_rest(void **state)
+{
+    struct harness h;
+    struct outcome o, query = {0};
+    Hf__Query q = HF__QUERY__INIT;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 5000);
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_OPENED] == 1);
+    h.nodes[0].script = drop_acquires;
+    harness_acquire(&h, 0, 0, CLIENT_NO_TIMEOUT, &o);
+    client_close(h.client, 2000, harness_on_closed, &h);
+    assert_int_equal(client_query(h.client, &q, 1, false, harness_on_reply, &query), -ESHUTDOWN);
+    RUN_UNTIL(&h, h.client_gone);
+    assert_int_equal(o.n, 1);
+    assert_int_equal(o.status, -ECANCELED);
+    assert_int_equal(h.cluster.n_closes, 1);
+    harness_deinit(&h);
+}
+
+static void closing_does_not_wait_longer_than_the_grace(void **state)
+{
+    struct harness h;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 5000);
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_OPENED] == 1);
+    h.nodes[0].mute = true;
+    uint64_t start = now_boot();
+    client_close(h.client, 100, harness_on_closed, &h);
+    RUN_UNTIL(&h, h.client_gone);
+    assert_in_range(now_boot() - start, 99 * NS_PER_MS, 300 * NS_PER_MS);
+    harness_deinit(&h);
+}
+
+static void abandoning_ends_nothing(void **state)
+{
+    struct harness h;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 5000);
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_OPENED] == 1);
+    client_abandon(h.client, harness_on_closed, &h);
+    RUN_UNTIL(&h, h.client_gone);
+    harness_run_ms(&h, 20);
+    assert_int_equal(h.cluster.n_closes, 0);
+    harness_deinit(&h);
+}
+
+/* ---- Waiting --------------------------------------------------------------------------- */
+
+static struct {
+    uint64_t seq;
+    uint64_t session_id;
+    unsigned n;
+    uint32_t cancel_code; /* What the target of a cancel becomes, by event; OK = nothing. */
+} waiting;
+
+/* Queues every acquire; cancels are answered, and end the wait. */
+static bool
+queue_acquires(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    Hf__Event e = HF__EVENT__INIT;
+    if (command == NULL)
+        return false;
+    if (command->op == WIRE_OP_ACQUIRE) {
+        waiting.seq = command->seq;
+        waiting.session_id = command->session_id;
+        waiting.n++;
+        fake_code(k, frame->id, WIRE_CODE_QUEUED);
+        return true;
+    }
+    if (command->op != WIRE_OP_CANCEL)
+        return false;
+    assert_int_equal(command->cancel_seq, waiting.seq);
+    fake_execute(k, frame->id, command);
+    e.type = WIRE_EFFECT_REFUSED;
+    e.waited = true;
+    e.index = 50;
+    e.code = waiting.cancel_code;
+    e.seq = waiting.seq;
+    e.session_id = waiting.session_id;
+    if (waiting.cancel_code != WIRE_CODE_OK)
+        fake_event(k, &e);
+    return true;
+}
+
+static void grant_by_event(struct harness *h, uint64_t index, uint64_t token)
+{
+    Hf__Event e = HF__EVENT__INIT;
+    e.type = WIRE_EFFECT_GRANTED;
+    e.waited = true;
+    e.index = index;
+    e.seq = waiting.seq;
+    e.session_id = waiting.session_id;
+    e.token = token;
+    e.stamp_ns = fake_stamp_ns(&h->cluster);
+    e.deadline_ns = e.stamp_ns + 10 * NS_PER_S;
+    fake_event(h->nodes[0].subscriber, &e);
+}
+
+static void a_wait_ends_with_the_event(void **state)
+{
+    struct harness h;
+    struct outcome o;
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].script = queue_acquires;
+    waiting.n = 0;
+    harness_client(&h, 1, 5000);
+    harness_acquire(&h, 10000, WIRE_WAIT_FOREVER, 100, &o);
+    RUN_UNTIL(&h, waiting.n == 1);
+    assert_int_equal(h.nodes[0].n_subscribes, 1); /* Before the command. */
+    assert_int_equal(h.nodes[0].subscribed_session, 1);
+    harness_run_ms(&h, 150); /* timeout_ms counts only until it is queued. */
+    assert_int_equal(o.n, 0);
+    uint64_t real = now_boot() + 10 * NS_PER_S;
+    grant_by_event(&h, 20, 4711);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.status, 0);
+    assert_int_equal(o.code, WIRE_CODE_OK);
+    assert_int_equal(o.token, 4711);
+    assert_true(o.deadline_boot_ns != 0 && o.deadline_boot_ns <= real);
+    assert_true(real - o.deadline_boot_ns < 200 * NS_PER_MS);
+    assert_int_equal(h.n_events, 0); /* The owner asked for none. */
+    harness_deinit(&h);
+}
+
+static void a_wait_survives_a_reconnect_and_a_gap(void **state)
+{
+    struct harness h;
+    struct outcome o;
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].script = queue_acquires;
+    h.nodes[0].applied_index = 7;
+    waiting.n = 0;
+    harness_client(&h, 1, 5000);
+    harness_acquire(&h, 10000, WIRE_WAIT_FOREVER, 1000, &o);
+    RUN_UNTIL(&h, waiting.n == 1);
+    harness_run_ms(&h, 20);
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, h.nodes[0].n_subscribes == 2);
+    assert_int_equal(h.nodes[0].subscribed_from, 7);
+    harness_run_ms(&h, 50);
+    assert_int_equal(waiting.n, 1); /* Resumed: nothing to ask. */
+    h.nodes[0].gap = true;
+    h.nodes[0].script = NULL; /* Granted meanwhile: the kept result says so. */
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_OK);
+    assert_int_equal(h.n_gaps, 1);
+    harness_deinit(&h);
+}
+
+static void a_canceled_wait_is_answered_once(void **state)
+{
+    struct harness h;
+    struct outcome o;
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].script = queue_acquires;
+    waiting.n = 0;
+    waiting.cancel_code = WIRE_CODE_CANCELED;
+    harness_client(&h, 1, 5000);
+    uint64_t handle = harness_acquire(&h, 0, WIRE_WAIT_FOREVER, 1000, &o);
+    RUN_UNTIL(&h, waiting.n == 1);
+    harness_run_ms(&h, 10);
+    client_cancel(h.client, handle);
+    client_cancel(h.client, handle);
+    assert_int_equal(o.n, 0);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_CANCELED);
+    RUN_UNTIL(&h, client_info(h.client).n_pending == 0);
+    /* A grant that raced in, and the event of it lost: the repetition tells. */
+    waiting.cancel_code = WIRE_CODE_OK;
+    handle = harness_acquire(&h, 0, WIRE_WAIT_FOREVER, 1000, &o);
+    RUN_UNTIL(&h, waiting.n == 2);
+    harness_run_ms(&h, 10);
+    client_cancel(h.client, handle);
+    RUN_UNTIL(&h, fake_find(&h.cluster, WIRE_OP_CANCEL, 1) != NULL);
+    h.nodes[0].script = NULL;
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_OK);
+    /* Before it was sent: by itself. */
+    h.nodes[0].down = true;
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, !client_info(h.client).connected);
+    handle = harness_acquire(&h, 0, WIRE_WAIT_FOREVER, 1000, &o);
+    client_cancel(h.client, handle);
+    assert_int_equal(o.n, 0);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_CANCELED);
+    harness_deinit(&h);
+}
+
+static void an_old_command_waits_and_new_ones_go_on(void **state)
+{
+    struct harness h;
+    struct outcome o, other;
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].script = queue_acquires;
+    waiting.n = 0;
+    harness_client_with(&h, 1, (struct client_config){.session_ttl_ms = 5000, .inflight_max = 1});
+    harness_acquire(&h, 0, WIRE_WAIT_FOREVER, 1000, &o);
+    RUN_UNTIL(&h, waiting.n == 1);
+    uint64_t seq = waiting.seq;
+    h.nodes[0].script = NULL;
+    for (int i = 0; i < 5; i++) {
+        harness_acquire(&h, 0, 0, 1000, &other);
+        RUN_UNTIL(&h, other.n == 1);
+    }
+    /* What is still unanswered is never acknowledged. */
+    assert_true(fake_find(&h.cluster, WIRE_OP_ACQUIRE, 4)->ack_seq < seq);
+    waiting.seq = seq;
+    grant_by_event(&h, 3, 9);
+    RUN_UNTIL(&h, o.n == 1);
+    harness_deinit(&h);
+}
+
+/* ---- Events ---------------------------------------------------------------------------- */
+
+static void push(struct harness *h, uint64_t index)
+{
+    Hf__Event e = HF__EVENT__INIT;
+    e.type = WIRE_EFFECT_ENDED;
+    e.index = index;
+    e.path = pack_binary(bytes_str("a/b"));
+    fake_event(h->nodes[0].subscriber, &e);
+}
+
+static void events_resume_without_loss_or_repetition(void **state)
+{
+    struct harness h;
+    const char *const prefixes[] = {"a", NULL};
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].applied_index = 10;
+    harness_client_with(&h, 1, (struct client_config){.event_prefixes = prefixes});
+    RUN_UNTIL(&h, h.nodes[0].n_subscribes == 1);
+    assert_int_equal(h.nodes[0].subscribed_from, 0);
+    harness_run_ms(&h, 10);
+    push(&h, 11);
+    push(&h, 12);
+    push(&h, 12); /* And a third of index 12 that the break swallows. */
+    RUN_UNTIL(&h, h.n_events == 3);
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, h.nodes[0].n_subscribes == 2);
+    assert_int_equal(h.nodes[0].subscribed_from, 11);
+    harness_run_ms(&h, 10);
+    push(&h, 12);
+    push(&h, 12);
+    push(&h, 12);
+    push(&h, 13);
+    RUN_UNTIL(&h, h.n_events == 5);
+    assert_int_equal(h.event_indices[3], 12);
+    assert_int_equal(h.event_indices[4], 13);
+    assert_int_equal(h.n_gaps, 0);
+    harness_deinit(&h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_keepalive_a_third_of_the_ttl),
+        cmocka_unit_test(a_silent_cluster_means_jeopardy_then_loss_at_the_deadline),
+        cmocka_unit_test(jeopardy_ends_when_a_keepalive_is_acknowledged),
+        cmocka_unit_test(an_ended_session_answers_its_commands_and_another_is_opened),
+        cmocka_unit_test(a_command_may_be_what_tells_of_the_end),
+        cmocka_unit_test(closing_ends_the_session_and_fails_the_rest),
+        cmocka_unit_test(closing_does_not_wait_longer_than_the_grace),
+        cmocka_unit_test(abandoning_ends_nothing),
+        cmocka_unit_test(a_wait_ends_with_the_event),
+        cmocka_unit_test(a_wait_survives_a_reconnect_and_a_gap),
+        cmocka_unit_test(a_canceled_wait_is_answered_once),
+        cmocka_unit_test(an_old_command_waits_and_new_ones_go_on),
+        cmocka_unit_test(events_resume_without_loss_or_repetition),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
