@@ -1,0 +1,261 @@
+#include "fs/act.h"
+
+#include "fs/ask.h"
+#include "fs/attr.h"
+#include "fs/errno_table.h"
+#include "fs/show.h"
+#include "raftstore/base/log.h"
+#include "raftstore/wire/codes.h"
+#include "raftstore/wire/pack.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+static void act_done(struct act *a, int error)
+{
+    a->on_done(a, error);
+    op_reply_errno(&a->op, error); /* Does nothing where on_done() has answered. */
+    if (a->hold != NULL)
+        hold_unref(a->hold);
+    buf_deinit(&a->note);
+    free(a->path);
+    free(a);
+}
+
+static enum errno_context context_of(const struct act *a)
+{
+    if (a->command.token != 0)
+        return ERRNO_BY_TOKEN;
+    if (a->by_handle)
+        return ERRNO_BY_HANDLE;
+    return a->command.verb == COMMAND_RELEASE ? ERRNO_RELEASE : ERRNO_CHANGE;
+}
+
+/* Keep: from now on the daemon renews, as long as the process lives that has authority now (by
+ * token, and when there is none: the caller). */
+static int act_keep(struct act *a)
+{
+    struct fs *fs = a->op.fs;
+    struct process_id process = holds_heir(&fs->holds, a->hold);
+    if (process.pid == 0 && a->lineage.n > 0)
+        process = a->lineage.ids[0];
+    int r = process.pid != 0 ? holds_keep(a->hold, process) : -ESRCH;
+    return r == -ESRCH ? EPERM : -r;
+}
+
+/* Our record of the hold that is acted on, if there is one. */
+static struct hold *act_hold(struct act *a)
+{
+    if (a->hold != NULL)
+        return a->hold;
+    struct hold *h = holds_find(&a->op.fs->holds, a->token);
+    if (h == NULL ||
+        strcmp(h->at->path, a->path) != 0) /* A token of another path proves nothing. */
+        return NULL;
+    hold_ref(h);
+    a->hold = h;
+    return h;
+}
+
+/* The cluster has renewed it. */
+static int act_renewed(struct act *a, const struct client_result *r)
+{
+    struct fs *fs = a->op.fs;
+    uint64_t ttl_ms = r->result->ttl_ms;
+    if (a->hold == NULL && a->command.verb == COMMAND_KEEP)
+        a->hold = holds_add(&fs->holds, a->path, a->token, a->op.caller.uid, &a->lineage, ttl_ms,
+                            r->deadline_boot_ns);
+    if (a->hold == NULL)
+        return 0; /* Not followed here: made by another daemon. */
+    if (a->hold->state == HOLD_ENDED) {
+        /* We gave it up while the renewal was under way; so nobody may rely on it. */
+        ask_release(fs, a->path, a->token);
+        return ESTALE;
+    }
+    holds_renewed(a->hold, ttl_ms, r->deadline_boot_ns);
+    return a->command.verb == COMMAND_KEEP ? act_keep(a) : 0;
+}
+
+static void on_result(void *arg, const struct client_result *r)
+{
+    struct act *a = arg;
+    struct hold *h = act_hold(a);
+    if (r->status != 0) {
+        act_done(a, errno_of_status(r->status));
+        return;
+    }
+    uint32_t code = r->result->code;
+    int error = errno_of_code(context_of(a), code);
+    bool gone = code == WIRE_CODE_NOT_HELD || code == WIRE_CODE_NOT_OWNER;
+    if (error == 0 && a->command.verb == COMMAND_RELEASE && h != NULL)
+        holds_ended(h, false);
+    else if (error == 0 && (a->command.verb == COMMAND_RENEW || a->command.verb == COMMAND_KEEP))
+        error = act_renewed(a, r);
+    else if (h != NULL && gone)
+        holds_ended(h, true);
+    if (error == ENOENT && a->command.token != 0 && h != NULL && h->lost)
+        error = ESTALE; /* It was ours. */
+    act_done(a, error);
+}
+
+/* Send what is wanted for exactly the hold with a->token. */
+static void act_send(struct act *a)
+{
+    static const uint32_t ops[] = {
+        [COMMAND_NOTE] = WIRE_OP_NOTE,
+        [COMMAND_RENEW] = WIRE_OP_RENEW,
+        [COMMAND_KEEP] = WIRE_OP_RENEW,
+        [COMMAND_RELEASE] = WIRE_OP_RELEASE,
+    };
+    struct fs *fs = a->op.fs;
+    Hf__Command command = HF__COMMAND__INIT;
+    ProtobufCBinaryData path = pack_binary(bytes_str(a->path));
+    command.op = ops[a->command.verb];
+    command.paths = &path;
+    command.n_paths = 1;
+    command.token = a->token;
+    command.ttl_ms = a->command.ttl_ms;
+    command.note = pack_binary(bytes_of(a->note.data, a->note.size));
+    if (a->command.verb == COMMAND_RELEASE && fs->options->release_async && a->hold != NULL) {
+        ask_release(fs, a->path, a->token);
+        act_done(a, 0);
+        return;
+    }
+    int error = ask_cluster(fs, &command, op_timeout_ms(&a->op), on_result, a, NULL);
+    if (error != 0)
+        act_done(a, error);
+}
+
+/* The lock is free, or held by somebody else: what does that mean for this caller? */
+static int refusal(struct act *a, bool is_free)
+{
+    if (!is_free)
+        return EPERM;
+    if (a->command.verb != COMMAND_RELEASE &&
+        holds_remembered(&a->op.fs->holds, a->path, a->op.caller.uid, &a->lineage))
+        return ESTALE;
+    return ENOENT;
+}
+
+/* A hold that the daemon does not follow: may this caller act on it all the same?  Yes, by its
+ * token; or if it was acquired on this host since it was started, by the caller's process or one of
+ * its ancestors; or if it is one that we gave up ahead of the cluster, and it is to be released. */
+static bool may_act_on_shown(struct act *a, const Hf__Hold *shown)
+{
+    struct fs *fs = a->op.fs;
+    struct hold *known = holds_find(&fs->holds, shown->token);
+    struct process_id process;
+    if (known != NULL && a->command.token == 0)
+        return known->state == HOLD_ENDED && a->command.verb == COMMAND_RELEASE &&
+               holds_authorised(&fs->holds, known, a->op.caller.uid, &a->lineage);
+    bool here = owner_parse(&fs->namer, pack_bytes(shown->owner), &process);
+    bool allowed = a->command.token != 0 ? shown->token == a->command.token
+                                         : here && shown->uid == a->op.caller.uid &&
+                                               lineage_contains(&a->lineage, process);
+    struct lineage owner;
+    if (allowed && here && process_lineage(fs->processes, process, &owner))
+        a->lineage = owner; /* Kept for who acquired it, not for an `echo`. */
+    return allowed;
+}
+
+static void on_shown(void *arg, const struct client_reply *reply)
+{
+    struct act *a = arg;
+    int error;
+    const Hf__Node *node = show_node(reply, &error);
+    if (node == NULL) {
+        act_done(a, error);
+        return;
+    }
+    for (size_t i = 0; i < node->n_holds; i++) {
+        if (may_act_on_shown(a, node->holds[i])) {
+            a->token = node->holds[i]->token;
+            act_send(a);
+            return;
+        }
+    }
+    act_done(a, refusal(a, attr_hold(node) == NULL));
+}
+
+static void act_show(struct act *a)
+{
+    int error = show_path(&a->op, a->path, on_shown, a);
+    if (error != 0)
+        act_done(a, error);
+}
+
+/* By token: the cluster checks it.  To keep a hold we must know for whom. */
+static void act_by_token(struct act *a)
+{
+    if (a->command.verb != COMMAND_KEEP) {
+        act_send(a);
+        return;
+    }
+    op_lineage(&a->op, &a->lineage);
+    if (act_hold(a) != NULL)
+        act_send(a);
+    else
+        act_show(a);
+}
+
+/* By the descriptor that acquired. */
+static void act_by_handle(struct act *a, struct hold *h)
+{
+    a->by_handle = true;
+    if (!hold_is_live(h)) {
+        act_done(a, ESTALE);
+        return;
+    }
+    a->hold = h;
+    hold_ref(h);
+    a->token = h->token;
+    if (a->command.verb == COMMAND_KEEP)
+        op_lineage(&a->op, &a->lineage);
+    act_send(a);
+}
+
+/* By the process: on the hold that stands at the path now. */
+static void act_by_process(struct act *a)
+{
+    struct fs *fs = a->op.fs;
+    struct hold *h = holds_find_live(&fs->holds, a->path);
+    op_lineage(&a->op, &a->lineage);
+    if (h == NULL) {
+        act_show(a);
+        return;
+    }
+    if (!holds_authorised(&fs->holds, h, a->op.caller.uid, &a->lineage)) {
+        act_done(a, EPERM);
+        return;
+    }
+    a->hold = h;
+    hold_ref(h);
+    a->token = h->token;
+    act_send(a);
+}
+
+void act_start(fuse_req_t req,
+               const char *path,
+               const struct handle *handle,
+               const struct command *command,
+               size_t size,
+               void (*on_done)(struct act *a, int error))
+{
+    struct act *a = xcalloc(1, sizeof *a);
+    op_init(&a->op, req, NULL);
+    a->path = xstrdup(path);
+    a->command = *command;
+    buf_add(&a->note, command->note.data, command->note.size);
+    a->command.note = bytes_of(a->note.data, a->note.size);
+    a->on_done = on_done;
+    a->size = size;
+    if (a->command.token != 0) {
+        a->token = a->command.token;
+        act_by_token(a);
+    } else if (handle != NULL && handle->hold != NULL) {
+        act_by_handle(a, handle->hold);
+    } else {
+        act_by_process(a);
+    }
+}

@@ -1,0 +1,41 @@
+/* Change or release a hold for a caller: the one way in for write, unlink, utimes and xattrs.
+ *
+ * Whose authority counts: that of the token, if one is given; else that of the descriptor, if it
+ * acquired; else that of the process.  A hold of this host that the daemon does not know (it was
+ * started anew) is recognised by its owner text. */
+#ifndef HOLDFAST_FS_ACT_H
+#define HOLDFAST_FS_ACT_H
+
+#include "fs/command.h"
+#include "fs/handle.h"
+#include "fs/op.h"
+
+struct act {
+    struct op op;
+    char *path; /* Owned. */
+    struct command command;
+    struct buf note;        /* The command's note, copied. */
+    struct hold *hold;      /* That is acted on, with a reference; NULL: not known here (yet). */
+    uint64_t token;         /* Of the hold that is acted on. */
+    bool by_handle;         /* By the descriptor that acquired. */
+    struct lineage lineage; /* Of the calling process; KEEP of a hold that is not known here: of
+                               the one that acquired. */
+    /* Done: 0 or a positive errno.  Answers the request unless op_waiting() is false; act_free()
+     * comes after it. */
+    void (*on_done)(struct act *a, int error);
+    size_t size; /* For on_done: bytes written. */
+};
+
+/* Begin.
+ *
+ * @path: copied.  @handle: NULL for operations on a name.
+ * @command: its note is copied.
+ * `on_done` comes exactly once, perhaps before this returns. */
+void act_start(fuse_req_t req,
+               const char *path,
+               const struct handle *handle,
+               const struct command *command,
+               size_t size,
+               void (*on_done)(struct act *a, int error));
+
+#endif

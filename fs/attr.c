@@ -1,0 +1,73 @@
+#include "fs/attr.h"
+
+#include "raftstore/wire/codes.h"
+
+#include <errno.h>
+
+const Hf__Hold *attr_hold(const Hf__Node *node)
+{
+    return node->type == WIRE_NODE_LOCK && node->n_holds > 0 ? node->holds[0] : NULL;
+}
+
+void attr_update_hold(struct inode *inode, const Hf__Hold *hold)
+{
+    inode->uid = hold->uid;
+    inode->gid = hold->gid;
+    inode->perm = hold->perm & 0777u; /* A lock is never setuid, setgid or sticky. */
+    inode->time_ms = hold->renewed_wall_ms;
+}
+
+void attr_update_directory(struct inode *inode, const Hf__Node *node)
+{
+    inode->uid = node->uid;
+    inode->gid = node->gid;
+    inode->perm = node->perm & 07777u;
+    inode->time_ms = node->changed_wall_ms;
+}
+
+void attr_inode(const struct inode *inode, struct stat *ret_stat)
+{
+    struct stat st = {0};
+    st.st_ino = inode->number;
+    st.st_mode = inode->perm | (inode->kind == INODE_DIRECTORY ? S_IFDIR : S_IFREG);
+    st.st_nlink = 1; /* Of a directory: "count them yourself". */
+    st.st_uid = inode->uid;
+    st.st_gid = inode->gid;
+    st.st_blksize = 4096;
+    st.st_mtim.tv_sec = (time_t)(inode->time_ms / 1000);
+    st.st_mtim.tv_nsec = (long)(inode->time_ms % 1000 * NS_PER_MS);
+    st.st_atim = st.st_ctim = st.st_mtim;
+    *ret_stat = st;
+}
+
+double attr_timeout_s(const struct fs *fs, const struct inode *inode)
+{
+    if (inode->kind == INODE_DIRECTORY)
+        return (double)fs->options->dircache_ms / 1000;
+    return ATTR_LOCK_TIMEOUT_S;
+}
+
+int attr_entry(struct fs *fs,
+               const char *path,
+               const Hf__Node *node,
+               struct fuse_entry_param *ret_entry,
+               struct inode **ret_inode)
+{
+    struct inode *inode;
+    const Hf__Hold *hold = attr_hold(node);
+    if (node->type == WIRE_NODE_DIRECTORY) {
+        inode = inode_directory(&fs->inodes, node->directory_id, path);
+        attr_update_directory(inode, node);
+    } else if (hold != NULL) {
+        inode = inode_hold(&fs->inodes, hold->token, path);
+        attr_update_hold(inode, hold);
+    } else {
+        return -ENOENT;
+    }
+    struct fuse_entry_param e = {.ino = inode->number};
+    attr_inode(inode, &e.attr);
+    e.attr_timeout = attr_timeout_s(fs, inode);
+    *ret_entry = e;
+    *ret_inode = inode;
+    return 0;
+}

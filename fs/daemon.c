@@ -1,0 +1,314 @@
+#include "fs/daemon.h"
+
+#include "fs/attr.h"
+#include "fs/channel.h"
+#include "fs/errno_table.h"
+#include "fs/fs.h"
+#include "fs/host.h"
+#include "raftstore/base/log.h"
+#include "raftstore/node/node.h"
+#include "raftstore/wire/codes.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BUSY_RETRY_MS  100
+#define BUSY_RETRIES   50   /* A killed daemon may take a moment to let go of its data. */
+#define CLOSE_GRACE_MS 1000 /* To end the session at the cluster. */
+
+struct daemon {
+    const struct daemon_config *config;
+    uv_loop_t loop;
+    char cluster[400]; /* Addresses for the client and the CLI. */
+    char host[256];
+    struct node *node; /* SOURCE local. */
+    struct client *client;
+    struct fs fs;
+    struct channel channel;
+    uv_signal_t signals[3];
+    uv_timer_t retry; /* To start the store again. */
+    unsigned n_retries;
+    bool ready;    /* on_ready() was told. */
+    bool stopping; /* stop() was called. */
+    int status;
+};
+
+static void daemon_stop(struct daemon *d);
+
+static void tell(struct daemon *d, const char *sentence)
+{
+    if (d->ready)
+        return;
+    d->ready = true;
+    d->config->on_ready(d->config->arg, sentence);
+}
+
+static void fail(struct daemon *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void fail(struct daemon *d, const char *format, ...)
+{
+    struct buf text = BUF_INIT;
+    va_list args;
+    va_start(args, format);
+    buf_vprintf(&text, format, args);
+    va_end(args);
+    buf_add(&text, "", 1);
+    LOG_ERROR("mount failed", "reason=%s", log_quote(bytes_str((char *)text.data)));
+    tell(d, (char *)text.data);
+    buf_deinit(&text);
+    d->status = DAEMON_EXIT_MOUNT;
+    daemon_stop(d);
+}
+
+/* ---- The end ---- */
+
+static void on_node_stopped(void *arg)
+{
+    struct daemon *d = arg;
+    d->node = NULL;
+}
+
+static void on_client_closed(void *arg)
+{
+    struct daemon *d = arg;
+    d->client = NULL;
+    if (d->node != NULL)
+        node_stop(d->node, on_node_stopped, d);
+}
+
+static void daemon_stop(struct daemon *d)
+{
+    if (d->stopping)
+        return;
+    d->stopping = true;
+    channel_close(&d->channel);
+    for (size_t i = 0; i < sizeof d->signals / sizeof d->signals[0]; i++)
+        uv_close((uv_handle_t *)&d->signals[i], NULL);
+    uv_close((uv_handle_t *)&d->retry, NULL);
+    holds_close(&d->fs.holds);
+    if (d->client != NULL)
+        client_close(d->client, CLOSE_GRACE_MS, on_client_closed, d);
+    else
+        on_client_closed(d);
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+    LOG_INFO("unmounting", "signal=%d", number);
+    daemon_stop(signal->data);
+}
+
+static void on_unmounted(void *arg)
+{
+    LOG_INFO("unmounted", "%s", "");
+    daemon_stop(arg);
+}
+
+/* ---- The beginning: store, client, root, mount, INIT ---- */
+
+static void on_mount_usable(void *arg)
+{
+    struct daemon *d = arg;
+    LOG_INFO("mounted", "source=%s dir=%s", log_quote(bytes_str(d->config->options->source)),
+             log_quote(bytes_str(d->config->dir)));
+    tell(d, NULL);
+}
+
+static void daemon_mount(struct daemon *d)
+{
+    char *sentence = NULL;
+    d->fs.on_init = on_mount_usable;
+    d->fs.arg = d;
+    if (channel_open(&d->channel, &d->fs, d->config->dir, on_unmounted, d, &sentence) == 0)
+        return;
+    fail(d, "%s: %s", d->config->dir, sentence);
+    free(sentence);
+}
+
+static void on_root(void *arg, const struct client_reply *reply)
+{
+    struct daemon *d = arg;
+    if (d->stopping)
+        return;
+    if (reply->status != 0 || reply->query->n_nodes == 0) {
+        struct client_info info = client_info(d->client);
+        fail(d, "no answer from the cluster at %s within %llu ms%s%s%s", d->cluster,
+             (unsigned long long)d->config->options->timeout_ms, info.error[0] != '\0' ? " (" : "",
+             info.error, info.error[0] != '\0' ? ")" : "");
+        return;
+    }
+    attr_update_directory(inode_get(&d->fs.inodes, INODE_ROOT), reply->query->nodes[0]);
+    daemon_mount(d);
+}
+
+static void on_session(void *arg, enum client_session_event event)
+{
+    static const char *const names[] = {
+        [CLIENT_SESSION_OPENED] = "opened",   [CLIENT_SESSION_JEOPARDY] = "in jeopardy",
+        [CLIENT_SESSION_SAFE] = "safe again", [CLIENT_SESSION_LOST] = "lost",
+        [CLIENT_SESSION_RESUMED] = "resumed", [CLIENT_SESSION_ENDED] = "ended",
+    };
+    struct daemon *d = arg;
+    struct client_info info = {0};
+    if (d->client != NULL)
+        info = client_info(d->client);
+    LOG_INFO("session", "event=\"%s\" id=%llu", names[event], (unsigned long long)info.session_id);
+}
+
+static void on_event(void *arg, const Hf__Event *event)
+{
+    struct daemon *d = arg;
+    fs_on_event(&d->fs, event);
+}
+
+static void on_gap(void *arg)
+{
+    struct daemon *d = arg;
+    if (!d->stopping)
+        fs_on_gap(&d->fs);
+}
+
+static void start_client(struct daemon *d)
+{
+    const struct options *o = d->config->options;
+    struct client_config config = {
+        .loop = &d->loop,
+        .addresses = d->cluster,
+        .agent = "mount.holdfast " HOLDFAST_VERSION,
+        .host = d->host,
+        .session_ttl_ms = o->session_ttl_ms,
+        .events_session = true,
+        .on_session = on_session,
+        .on_event = on_event,
+        .on_gap = on_gap,
+        .arg = d,
+    };
+    Hf__Query query = HF__QUERY__INIT;
+    int r = client_new(&config, &d->client);
+    if (r < 0) {
+        d->client = NULL;
+        fail(d, "'%s' is not a list of HOST:PORT", o->source);
+        return;
+    }
+    fs_set_client(&d->fs, d->client);
+    query.what = HF__QUERY__WHAT__SHOW;
+    query.brief = true;
+    r = client_query(d->client, &query, o->timeout_ms, false, on_root, d);
+    if (r < 0)
+        fail(d, "the cluster can't be asked: %s", strerror(-r));
+}
+
+static void on_node_failed(void *arg, const char *sentence)
+{
+    struct daemon *d = arg;
+    LOG_ERROR("the store has failed", "reason=%s", log_quote(bytes_str(sentence)));
+    d->fs.failed = true;
+    tell(d, sentence);
+    exit(d->channel.mounted ? DAEMON_EXIT_FAILED : DAEMON_EXIT_MOUNT);
+}
+
+static void start_node(struct daemon *d);
+
+static void on_retry(uv_timer_t *timer)
+{
+    start_node(timer->data);
+}
+
+/* The store in this process: one voter, reached through a socket in its data directory. */
+static void start_node(struct daemon *d)
+{
+    struct node_config config = {
+        .loop = &d->loop,
+        .id = 1,
+        .data = d->config->data,
+        .n_members = 1,
+        .on_failed = on_node_failed,
+        .arg = d,
+    };
+    struct node_member *self = &config.members[0];
+    char *sentence = NULL;
+    self->id = 1;
+    self->raft.is_unix = true; /* Without a path: there are no other nodes. */
+    if (address_parse(d->cluster, &self->client) < 0 || strchr(d->cluster, ',') != NULL) {
+        fail(d, "the data directory's path is too long or has a comma: %s", d->config->data);
+        return;
+    }
+    int r = node_start(&config, &d->node, &sentence);
+    if (r == -EBUSY && d->n_retries++ < BUSY_RETRIES) {
+        free(sentence);
+        (void)uv_timer_start(&d->retry, on_retry, BUSY_RETRY_MS, 0); /* Never fails. */
+        return;
+    }
+    if (r < 0) {
+        d->node = NULL;
+        fail(d, "the store did not start: %s", sentence != NULL ? sentence : strerror(-r));
+        free(sentence);
+        return;
+    }
+    start_client(d);
+}
+
+static int start(struct daemon *d)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    const struct options *o = d->config->options;
+    int r = uv_loop_init(&d->loop);
+    if (r < 0)
+        return r;
+    (void)uv_timer_init(&d->loop, &d->retry); /* Never fails. */
+    d->retry.data = d;
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        (void)uv_signal_init(&d->loop, &d->signals[i]);
+        d->signals[i].data = d;
+        r = uv_signal_start(&d->signals[i], on_signal, numbers[i]);
+        if (r < 0)
+            return r;
+    }
+    if (o->host != NULL)
+        (void)snprintf(d->host, sizeof d->host, "%.64s", o->host);
+    else if (gethostname(d->host, sizeof d->host - 1) < 0)
+        (void)snprintf(d->host, sizeof d->host, "localhost");
+    d->host[WIRE_HOST_BYTES_MAX] = '\0';
+    fs_init(&d->fs, &d->loop, o, d->cluster, d->host);
+    return 0;
+}
+
+static void begin(struct daemon *d)
+{
+    int r = host_clear_dead_mount(d->config->dir);
+    host_raise_limits();
+    host_check_request_timeout();
+    if (r == -EBUSY)
+        fail(d, "%s has a Holdfast mount already", d->config->dir);
+    else if (r < 0)
+        fail(d, "%s has a dead Holdfast mount that can't be unmounted", d->config->dir);
+    else if (d->config->data == NULL)
+        start_client(d);
+    else if ((r = host_make_directory(d->config->data)) < 0)
+        fail(d, "can't make the data directory %s: %s", d->config->data, strerror(-r));
+    else
+        start_node(d);
+}
+
+int daemon_run(const struct daemon_config *config)
+{
+    struct daemon d = {.config = config};
+    if (config->data != NULL)
+        (void)snprintf(d.cluster, sizeof d.cluster, "unix:%s/client.sock", config->data);
+    else
+        (void)snprintf(d.cluster, sizeof d.cluster, "%s", config->options->source);
+    if (start(&d) < 0) {
+        tell(&d, "the event loop did not start");
+        return DAEMON_EXIT_MOUNT;
+    }
+    begin(&d);
+    (void)uv_run(&d.loop, UV_RUN_DEFAULT); /* Ends when daemon_stop() has closed everything. */
+    channel_deinit(&d.channel);
+    fs_deinit(&d.fs);
+    if (uv_loop_close(&d.loop) < 0)
+        LOG_WARN("the loop had handles left", "%s", "");
+    return d.status;
+}

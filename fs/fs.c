@@ -1,0 +1,151 @@
+#include "fs/fs.h"
+
+#include "fs/ask.h"
+#include "fs/ops.h"
+#include "raftstore/base/buf.h"
+#include "raftstore/base/log.h"
+#include "raftstore/wire/codes.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+static void on_init(void *userdata, struct fuse_conn_info *conn)
+{
+    struct fs *fs = userdata;
+    /* Messages come by read(2) into one buffer; a longer write than a page can't be a command. */
+    conn->want &= ~(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+                    FUSE_CAP_AUTO_INVAL_DATA);
+    conn->max_write = 4096;
+    conn->time_gran = 1000000; /* Times are whole milliseconds. */
+    if (fs->on_init != NULL)
+        fs->on_init(fs->arg);
+}
+
+const struct fuse_lowlevel_ops fs_ops = {
+    .init = on_init,
+    .lookup = ops_lookup,
+    .forget = ops_forget,
+    .forget_multi = ops_forget_multi,
+    .getattr = ops_getattr,
+    .setattr = ops_setattr,
+    .mknod = ops_mknod,
+    .mkdir = ops_mkdir,
+    .unlink = ops_unlink,
+    .rmdir = ops_rmdir,
+    .symlink = ops_symlink,
+    .rename = ops_rename,
+    .link = ops_link,
+    .create = ops_create,
+    .open = ops_open,
+    .read = ops_read,
+    .write = ops_write,
+    .flush = ops_flush,
+    .release = ops_release,
+    .fsync = ops_fsync,
+    .opendir = ops_opendir,
+    .readdir = ops_readdir,
+    .releasedir = ops_releasedir,
+    .statfs = ops_statfs,
+    .getxattr = ops_getxattr,
+    .listxattr = ops_listxattr,
+    .setxattr = ops_setxattr,
+    .removexattr = ops_removexattr,
+    .flock = ops_flock,
+    .getlk = ops_getlk,
+    .setlk = ops_setlk,
+};
+
+/* The process that a hold was kept for has ended. */
+static void on_keeper_gone(void *arg, struct hold *h)
+{
+    struct fs *fs = arg;
+    LOG_INFO("kept hold released: its process has ended", "path=%s token=%" PRIu64,
+             log_quote(bytes_str(h->at->path)), h->token);
+    ask_release(fs, h->at->path, h->token);
+}
+
+void fs_init(struct fs *fs,
+             uv_loop_t *loop,
+             const struct options *options,
+             const char *cluster,
+             const char *host)
+{
+    *fs = (struct fs){.loop = loop, .options = options, .cluster = cluster};
+    fs->processes = process_table_new();
+    inode_table_init(&fs->inodes);
+    owner_namer_init(&fs->namer, host);
+    holds_init(&fs->holds, loop, fs->processes, on_keeper_gone, fs);
+}
+
+void fs_set_client(struct fs *fs, struct client *client)
+{
+    fs->client = client;
+    fs->holds.client = client;
+}
+
+void fs_deinit(struct fs *fs)
+{
+    holds_deinit(&fs->holds);
+    inode_table_deinit(&fs->inodes);
+    process_table_free(fs->processes);
+}
+
+void fs_on_event(struct fs *fs, const Hf__Event *event)
+{
+    struct hold *h = holds_find(&fs->holds, event->token);
+    if (h == NULL)
+        return;
+    if (event->type == WIRE_EFFECT_ENDED) {
+        bool lost = event->code != WIRE_CODE_RELEASED;
+        if (lost && h->state == HOLD_LIVE)
+            LOG_INFO("hold lost", "path=%s token=%" PRIu64 " reason=%s",
+                     log_quote(bytes_str(h->at->path)), h->token, wire_code_name(event->code));
+        holds_ended(h, lost && h->state == HOLD_LIVE);
+    } else if (event->type == WIRE_EFFECT_RENEWED) {
+        /* By somebody who knows the token; our own renewals tell nothing new. */
+        holds_renewed(h, event->ttl_ms, client_deadline_boot_ns(fs->client, event->deadline_ns));
+    }
+}
+
+/* Does the hold of a gap's question stand still? */
+struct gap {
+    struct fs *fs;
+    uint64_t token;
+};
+
+static void on_gap_answer(void *arg, const struct client_reply *reply)
+{
+    struct gap *g = arg;
+    struct hold *h = holds_find(&g->fs->holds, g->token);
+    const Hf__Hold *shown = NULL;
+    if (reply->status == 0 && reply->query->n_nodes > 0)
+        for (size_t i = 0; i < reply->query->nodes[0]->n_holds; i++)
+            if (reply->query->nodes[0]->holds[i]->token == g->token)
+                shown = reply->query->nodes[0]->holds[i];
+    bool answered = reply->status == 0 || reply->status == -ENOENT;
+    if (h != NULL && shown != NULL)
+        holds_renewed(h, shown->ttl_ms, client_deadline_boot_ns(g->fs->client, shown->deadline_ns));
+    else if (h != NULL && answered) /* Else its own deadline tells. */
+        holds_ended(h, h->state == HOLD_LIVE);
+    free(g);
+}
+
+void fs_on_gap(struct fs *fs)
+{
+    struct hold *h, *next;
+    HASH_ITER(hh, fs->holds.by_token, h, next)
+    {
+        if (h->state != HOLD_LIVE)
+            continue;
+        struct gap *g = xcalloc(1, sizeof *g);
+        Hf__Query query = HF__QUERY__INIT;
+        g->fs = fs;
+        g->token = h->token;
+        query.what = HF__QUERY__WHAT__TOKEN;
+        query.token = h->token;
+        query.brief = true;
+        if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_gap_answer, g) < 0)
+            free(g);
+    }
+}

@@ -1,0 +1,50 @@
+/* The daemon's state: one per process, on one loop, one thread. */
+#ifndef HOLDFAST_FS_FS_H
+#define HOLDFAST_FS_FS_H
+
+#define FUSE_USE_VERSION 312
+
+#include "fs/holds.h"
+#include "fs/inode.h"
+#include "fs/options.h"
+#include "fs/owner.h"
+#include "fs/process.h"
+#include "raftstore/client/client.h"
+
+#include <fuse_lowlevel.h>
+
+struct fs {
+    uv_loop_t *loop;
+    const struct options *options;
+    const char *cluster; /* Addresses as the CLI wants them. */
+    struct client *client;
+    struct inode_table inodes;
+    struct hold_table holds;
+    struct process_table *processes;
+    struct owner_namer namer;
+    bool failed;                /* The embedded store can't go on: everything is EIO. */
+    void (*on_init)(void *arg); /* The kernel has said hello: the mount is usable. */
+    void *arg;
+};
+
+/* @options, @cluster: live as long.  @host: that the mount speaks for. */
+void fs_init(struct fs *fs,
+             uv_loop_t *loop,
+             const struct options *options,
+             const char *cluster,
+             const char *host);
+
+/* Before the first operation; the client's callbacks need the rest first. */
+void fs_set_client(struct fs *fs, struct client *client);
+void fs_deinit(struct fs *fs);
+
+/* The client's events: what happened to holds of our session. */
+void fs_on_event(struct fs *fs, const Hf__Event *event);
+
+/* Events were missed: ask for every hold that we think we have. */
+void fs_on_gap(struct fs *fs);
+
+/* libfuse's table of operations. */
+extern const struct fuse_lowlevel_ops fs_ops;
+
+#endif

@@ -1,0 +1,31 @@
+/* Open files. */
+#ifndef HOLDFAST_FS_HANDLE_H
+#define HOLDFAST_FS_HANDLE_H
+
+#include "fs/fs.h"
+#include "raftstore/base/buf.h"
+
+struct handle {
+    unsigned n_refs;
+    struct inode *inode; /* With a reference. */
+    struct hold *hold;   /* That this open acquired (with a reference); NULL: none. */
+    struct buf report;   /* What reads at offsets behind 0 see: taken by the read at 0. */
+};
+
+/* @inode, @hold (may be NULL): take a reference each. */
+struct handle *handle_new(struct inode *inode, struct hold *hold);
+
+/* The kernel's open file is one reference (handle_new()), a request under way another: after an
+ * interrupt the file may be closed before the cluster has answered. */
+void handle_ref(struct handle *h);
+void handle_unref(struct fs *fs, struct handle *h);
+
+static inline struct handle *handle_of(const struct fuse_file_info *fi)
+{
+    return fi != NULL ? (struct handle *)(uintptr_t)fi->fh : NULL;
+}
+
+/* Did this open acquire a hold that has ended since? */
+bool handle_lost(const struct handle *h);
+
+#endif

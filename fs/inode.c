@@ -1,0 +1,119 @@
+#include "fs/inode.h"
+
+#include "raftstore/base/buf.h"
+
+#include <stdlib.h>
+
+uint64_t inode_hold_number(uint64_t token)
+{
+    return INODE_HOLD_BIT | token;
+}
+
+uint64_t inode_directory_number(uint64_t directory_id)
+{
+    return directory_id;
+}
+
+struct inode *inode_get(struct inode_table *t, uint64_t number)
+{
+    struct inode *i;
+    HASH_FIND(hh, t->by_number, &number, sizeof number, i);
+    return i;
+}
+
+static struct inode *inode_add(
+    struct inode_table *t, uint64_t number, enum inode_kind kind, uint64_t id, const char *path)
+{
+    struct inode *i = xcalloc(1, sizeof *i);
+    i->number = number;
+    i->kind = kind;
+    i->id = id;
+    i->path = xstrdup(path);
+    HASH_ADD(hh, t->by_number, number, sizeof i->number, i);
+    if (kind == INODE_FREE)
+        HASH_ADD_KEYPTR(hh_path, t->free_by_path, i->path, strlen(i->path), i);
+    return i;
+}
+
+static void inode_delete(struct inode_table *t, struct inode *i)
+{
+    HASH_DELETE(hh, t->by_number, i);
+    if (i->kind == INODE_FREE)
+        HASH_DELETE(hh_path, t->free_by_path, i);
+    free(i->path);
+    free(i);
+}
+
+static void inode_drop_unused(struct inode_table *t, struct inode *i)
+{
+    if (i->n_refs == 0 && i->n_lookups == 0)
+        inode_delete(t, i);
+}
+
+void inode_table_init(struct inode_table *t)
+{
+    *t = (struct inode_table){0};
+    inode_add(t, INODE_ROOT, INODE_DIRECTORY, INODE_ROOT, "")->n_refs = 1;
+}
+
+void inode_table_deinit(struct inode_table *t)
+{
+    struct inode *i, *next;
+    HASH_ITER(hh, t->by_number, i, next)
+    {
+        inode_delete(t, i);
+    }
+}
+
+static struct inode *find_or_add(
+    struct inode_table *t, uint64_t number, enum inode_kind kind, uint64_t id, const char *path)
+{
+    struct inode *i = inode_get(t, number);
+    if (i == NULL)
+        i = inode_add(t, number, kind, id, path);
+    inode_ref(i);
+    return i;
+}
+
+struct inode *inode_directory(struct inode_table *t, uint64_t directory_id, const char *path)
+{
+    uint64_t number = inode_directory_number(directory_id);
+    return find_or_add(t, number, INODE_DIRECTORY, directory_id, path);
+}
+
+struct inode *inode_hold(struct inode_table *t, uint64_t token, const char *path)
+{
+    return find_or_add(t, inode_hold_number(token), INODE_HOLD, token, path);
+}
+
+struct inode *inode_free_lock(struct inode_table *t, const char *path)
+{
+    struct inode *i;
+    HASH_FIND(hh_path, t->free_by_path, path, strlen(path), i);
+    if (i == NULL) {
+        uint64_t id = ++t->n_free_made;
+        i = inode_add(t, INODE_FREE_BIT | id, INODE_FREE, id, path);
+    }
+    inode_ref(i);
+    return i;
+}
+
+void inode_ref(struct inode *i)
+{
+    i->n_refs++;
+}
+
+void inode_unref(struct inode_table *t, struct inode *i)
+{
+    i->n_refs--;
+    inode_drop_unused(t, i);
+}
+
+void inode_forget(struct inode_table *t, uint64_t number, uint64_t n_lookups)
+{
+    struct inode *i = inode_get(t, number);
+    if (i == NULL)
+        return;
+    i->n_lookups -= n_lookups < i->n_lookups ? n_lookups : i->n_lookups;
+    inode_drop_unused(t, i);
+}

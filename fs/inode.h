@@ -1,0 +1,65 @@
+/* Inodes: the kernel's handles on what stands at a path.
+ *
+ * Numbers say what they are and never name two things: a directory has its directory id (the root
+ * 1), a hold has bit 63 and its token, a free lock that is open has bit 62 and a counter.  So a
+ * number is stable as long as the thing lives, on every mount of the cluster (free locks: of this
+ * one), and a new hold on the same path is a new file.
+ *
+ * An inode lives while the kernel knows it (lookups) or somebody here refers to it. */
+#ifndef HOLDFAST_FS_INODE_H
+#define HOLDFAST_FS_INODE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+#include <uthash.h>
+
+#define INODE_ROOT     UINT64_C(1)
+#define INODE_HOLD_BIT (UINT64_C(1) << 63)
+#define INODE_FREE_BIT (UINT64_C(1) << 62)
+
+enum inode_kind { INODE_DIRECTORY, INODE_HOLD, INODE_FREE };
+
+struct inode {
+    uint64_t number; /* Key. */
+    enum inode_kind kind;
+    uint64_t id;            /* DIRECTORY: its directory id; HOLD: token. */
+    char *path;             /* Owned. */
+    uid_t uid;              /* As last told by the cluster; FREE: of who opened it first. */
+    gid_t gid;              /* Likewise. */
+    uint32_t perm;          /* Likewise. */
+    uint64_t time_ms;       /* Wall clock: mtime as last told; FREE: when it was opened first. */
+    uint64_t n_lookups;     /* What the kernel will forget in the end. */
+    unsigned n_refs;        /* Handles and requests that refer to it. */
+    UT_hash_handle hh;      /* By number. */
+    UT_hash_handle hh_path; /* FREE: by path. */
+};
+
+struct inode_table {
+    struct inode *by_number; /* uthash. */
+    struct inode *free_by_path;
+    uint64_t n_free_made; /* Numbers used for free locks. */
+};
+
+/* The root is always there. */
+void inode_table_init(struct inode_table *t);
+void inode_table_deinit(struct inode_table *t);
+
+/* Number of a hold's or a directory's file. */
+uint64_t inode_hold_number(uint64_t token);
+uint64_t inode_directory_number(uint64_t directory_id);
+
+/* Return: NULL when the kernel names one that we don't know. */
+struct inode *inode_get(struct inode_table *t, uint64_t number);
+
+/* Find or make.  With a reference for the caller. */
+struct inode *inode_directory(struct inode_table *t, uint64_t directory_id, const char *path);
+struct inode *inode_hold(struct inode_table *t, uint64_t token, const char *path);
+struct inode *inode_free_lock(struct inode_table *t, const char *path);
+
+void inode_ref(struct inode *i);
+void inode_unref(struct inode_table *t, struct inode *i);
+
+/* The kernel dropped so many lookups. */
+void inode_forget(struct inode_table *t, uint64_t number, uint64_t n_lookups);
+
+#endif

@@ -1,0 +1,96 @@
+/* UNLINK and SETATTR of locks. */
+#include "fs/ops.h"
+
+#include "fs/act.h"
+#include "fs/attr.h"
+#include "fs/path.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void on_unlinked(struct act *a, int error)
+{
+    op_reply_errno(&a->op, error);
+}
+
+void ops_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *fs = op_fs(req);
+    struct inode *directory = inode_get(&fs->inodes, parent);
+    struct command command = {.verb = COMMAND_RELEASE};
+    char *path = NULL;
+    int r = directory != NULL ? path_join(directory->path, name, &path) : -ESTALE;
+    if (r < 0) {
+        (void)fuse_reply_err(req, -r);
+        return;
+    }
+    act_start(req, path, NULL, &command, 0, on_unlinked);
+    free(path);
+}
+
+static void reply_attr(fuse_req_t req, const struct inode *inode)
+{
+    struct stat st;
+    attr_inode(inode, &st);
+    (void)fuse_reply_attr(req, &st, 0);
+}
+
+static void on_touched(struct act *a, int error)
+{
+    struct fs *fs = a->op.fs;
+    fuse_req_t request = error == 0 ? op_take(&a->op) : NULL;
+    if (request == NULL)
+        return;
+    struct inode *inode = inode_hold(&fs->inodes, a->token, a->path);
+    inode->time_ms = clock_wall_ns(clock_system()) / NS_PER_MS; /* Till the cluster is asked. */
+    reply_attr(request, inode);
+    inode_unref(&fs->inodes, inode);
+}
+
+/* truncate(2) and O_TRUNC: there is no content, so the owner may, and nothing happens. */
+static int truncate_error(fuse_req_t req, const struct inode *inode, const struct handle *handle)
+{
+    struct fs *fs = op_fs(req);
+    const struct fuse_ctx *caller = fuse_req_ctx(req);
+    struct lineage lineage;
+    if (handle != NULL && handle->hold != NULL)
+        return handle_lost(handle) ? ESTALE : 0;
+    if (inode->kind == INODE_FREE)
+        return 0;
+    const struct hold *h = holds_find(&fs->holds, inode->id);
+    struct process_id process = process_of_thread(fs->processes, (uint32_t)caller->pid);
+    (void)process_lineage(fs->processes, process, &lineage); /* Unknown: n = 0. */
+    bool allowed = h != NULL && holds_authorised(&fs->holds, h, caller->uid, &lineage);
+    return !allowed ? EPERM : h->state == HOLD_ENDED ? ESTALE : 0;
+}
+
+void ops_setattr(
+    fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+    const int times = FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW |
+                      FUSE_SET_ATTR_MTIME_NOW;
+    struct inode *inode = inode_get(&op_fs(req)->inodes, ino);
+    const struct handle *handle = handle_of(fi);
+    struct command renew = {.verb = COMMAND_RENEW};
+    int error = 0;
+    if (inode == NULL) {
+        (void)fuse_reply_err(req, ESTALE);
+        return;
+    }
+    if (inode->kind == INODE_DIRECTORY) {
+        ops_setattr_dir(req, inode, attr, to_set);
+        return;
+    }
+    if ((to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0)
+        error = EPERM; /* A lock's owner is its holder. */
+    else if ((to_set & FUSE_SET_ATTR_SIZE) != 0)
+        error = truncate_error(req, inode, handle);
+    else if ((to_set & times) != 0) {
+        act_start(req, inode->path, handle, &renew, 0, on_touched);
+        return;
+    }
+    if (error != 0)
+        (void)fuse_reply_err(req, error);
+    else
+        reply_attr(req, inode);
+}

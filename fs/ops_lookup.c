@@ -1,0 +1,161 @@
+/* LOOKUP, FORGET, GETATTR. */
+#include "fs/ops.h"
+
+#include "fs/attr.h"
+#include "fs/path.h"
+#include "fs/show.h"
+#include "raftstore/base/buf.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct lookup {
+    struct op op;
+    char *path; /* Owned. */
+};
+
+static void lookup_done(struct lookup *l, int error)
+{
+    op_reply_errno(&l->op, error);
+    free(l->path);
+    free(l);
+}
+
+/* Is the hold at this path one whose release we have sent already?  Then for this mount it is
+ * gone, even if the read ran before the release. */
+static bool is_released(const struct fs *fs, const Hf__Node *node)
+{
+    const Hf__Hold *shown = attr_hold(node);
+    const struct hold *h = shown != NULL ? holds_find(&fs->holds, shown->token) : NULL;
+    return h != NULL && h->state == HOLD_RELEASING;
+}
+
+static void on_lookup(void *arg, const struct client_reply *reply)
+{
+    struct lookup *l = arg;
+    struct fs *fs = l->op.fs;
+    struct fuse_entry_param entry;
+    struct inode *inode;
+    int error;
+    const Hf__Node *node = show_node(reply, &error);
+    if (node == NULL) {
+        lookup_done(l, error);
+        return;
+    }
+    fuse_req_t request = NULL;
+    if (is_released(fs, node) || attr_entry(fs, l->path, node, &entry, &inode) < 0) {
+        lookup_done(l, ENOENT);
+        return;
+    }
+    request = op_take(&l->op);
+    if (request != NULL) {
+        inode->n_lookups++;
+        if (fuse_reply_entry(request, &entry) < 0)
+            inode_forget(&fs->inodes, inode->number, 1);
+    }
+    inode_unref(&fs->inodes, inode);
+    lookup_done(l, 0);
+}
+
+void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *fs = op_fs(req);
+    struct inode *directory = inode_get(&fs->inodes, parent);
+    char *path = NULL;
+    int r = directory != NULL ? path_join(directory->path, name, &path) : -ESTALE;
+    if (r < 0) {
+        /* The reserved name does not exist yet. */
+        (void)fuse_reply_err(req, r == -EPERM ? ENOENT : -r);
+        return;
+    }
+    struct lookup *l = xcalloc(1, sizeof *l);
+    l->path = path;
+    op_init(&l->op, req, NULL);
+    r = show_path(&l->op, path, on_lookup, l);
+    if (r != 0)
+        lookup_done(l, r);
+}
+
+void ops_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n_lookups)
+{
+    inode_forget(&op_fs(req)->inodes, ino, n_lookups);
+    fuse_reply_none(req);
+}
+
+void ops_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+    for (size_t i = 0; i < count; i++)
+        inode_forget(&op_fs(req)->inodes, forgets[i].ino, forgets[i].nlookup);
+    fuse_reply_none(req);
+}
+
+struct getattr {
+    struct op op;
+    struct inode *inode; /* With a reference. */
+};
+
+static void getattr_done(struct getattr *g, int error, nlink_t n_links)
+{
+    fuse_req_t request = op_take(&g->op);
+    if (request != NULL && error != 0) {
+        (void)fuse_reply_err(request, error);
+    } else if (request != NULL) {
+        struct stat st;
+        attr_inode(g->inode, &st);
+        st.st_nlink = n_links;
+        (void)fuse_reply_attr(request, &st, n_links > 0 ? attr_timeout_s(g->op.fs, g->inode) : 0);
+    }
+    inode_unref(&g->op.fs->inodes, g->inode);
+    free(g);
+}
+
+/* A file whose hold has ended is like one that was unlinked: attributes remain, without links. */
+static void on_getattr(void *arg, const struct client_reply *reply)
+{
+    struct getattr *g = arg;
+    int error;
+    const Hf__Node *node = show_node(reply, &error);
+    if (node == NULL) {
+        getattr_done(g, error, 0);
+        return;
+    }
+    if (g->inode->kind == INODE_DIRECTORY) {
+        if (node->directory_id != g->inode->id) {
+            getattr_done(g, ENOENT, 0);
+            return;
+        }
+        attr_update_directory(g->inode, node);
+        getattr_done(g, 0, 1);
+        return;
+    }
+    for (size_t i = 0; i < node->n_holds; i++) {
+        if (node->holds[i]->token == g->inode->id) {
+            attr_update_hold(g->inode, node->holds[i]);
+            getattr_done(g, 0, 1);
+            return;
+        }
+    }
+    getattr_done(g, 0, 0);
+}
+
+void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *fs = op_fs(req);
+    struct inode *inode = inode_get(&fs->inodes, ino);
+    (void)fi; /* The inode knows. */
+    if (inode == NULL) {
+        (void)fuse_reply_err(req, ESTALE);
+        return;
+    }
+    struct getattr *g = xcalloc(1, sizeof *g);
+    g->inode = inode;
+    inode_ref(inode);
+    op_init(&g->op, req, NULL);
+    if (inode->kind == INODE_FREE) {
+        getattr_done(g, 0, 1);
+        return;
+    }
+    int r = show_path(&g->op, inode->path, on_getattr, g);
+    if (r != 0)
+        getattr_done(g, r, 0);
+}

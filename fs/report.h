@@ -1,0 +1,17 @@
+/* What `cat LOCK` shows: key=value lines, one block per hold.  Pure. */
+#ifndef HOLDFAST_FS_REPORT_H
+#define HOLDFAST_FS_REPORT_H
+
+#include "raftstore/base/buf.h"
+
+#include "holdfast.pb-c.h"
+
+#include <stdint.h>
+
+/* Append the report of what stands at a path; nothing for a free lock. */
+void report_node(const Hf__Node *node, struct buf *out);
+
+/* Append an instant of the wall clock: "2026-11-24T06:20:01.123Z". */
+void report_time(uint64_t wall_ms, struct buf *out);
+
+#endif
