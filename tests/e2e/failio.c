@@ -4,6 +4,9 @@
  * FAILIO_CALL   "write" (write, pwrite, pwritev) or "sync" (fsync, fdatasync)
  * FAILIO_AFTER  so many calls succeed, then each one fails with EIO
  * FAILIO_FILE   while this file does not exist, nothing counts (so a test chooses the moment) */
+/* Both names of each function are wanted, not one for the other. */
+#undef _FILE_OFFSET_BITS
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>

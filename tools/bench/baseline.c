@@ -273,7 +273,7 @@ int baseline_run(const struct bench_options *o,
     struct shared *shared = bench_shared_alloc(sizeof *shared);
     char directory[PATH_MAX];
     uint16_t ports[BASELINE_NODES_MAX];
-    pid_t pids[BASELINE_NODES_MAX];
+    pid_t pids[BASELINE_NODES_MAX] = {0};
     unsigned n_started = 0;
     int r = 0;
 
