@@ -25,7 +25,10 @@ struct node_config {
     uint64_t id;
     const char *data; /* Data directory. */
     struct node_member members[NODE_MEMBERS_MAX];
-    unsigned n_members;           /* At least this node itself. */
+    unsigned n_members;         /* At least this node itself. */
+    struct address listen_raft; /* Where to listen for nodes and clients if not at this member's
+                                   own addresses; host "" = there. */
+    struct address listen_client;
     bool join;                    /* Do not bootstrap: wait to be added by `holdfast member add`. */
     bool insecure;                /* Plain TCP beyond loopback is allowed. */
     unsigned election_timeout_ms; /* 0 = default. */
@@ -40,7 +43,8 @@ struct node_config {
 
 /* Open the data directory, bind, start.
  *
- * @ret_sentence: on failure, malloc()ed.
+ * @ret_sentence: on failure, malloc()ed.  The loop must then still be run until it is empty, for
+ * what was opened already to close.
  * Return: 0; -EBUSY, -EBADMSG (damaged store), -EADDRINUSE, -EPERM (not loopback and not insecure),
  * ...: negative errno. */
 int node_start(const struct node_config *config, struct node **ret_node, char **ret_sentence);

@@ -1,0 +1,116 @@
+/* The client listener: connections of clients, their requests and their subscriptions.
+ *
+ * It speaks the protocol and knows nothing of Raft: what to do with a request comes from the node
+ * through `struct listener_config`, what came of it goes back with listener_done_*().
+ *
+ * Bounds: connections, requests in flight per connection, frames, subscribers' prefixes, and output
+ * that a client does not read (it is then disconnected; events can be resumed by index).  A
+ * connection that does not say hello in time is closed.  All on the loop's thread. */
+#ifndef HOLDFAST_NODE_LISTENER_H
+#define HOLDFAST_NODE_LISTENER_H
+
+#include "raftstore/base/address.h"
+#include "raftstore/node/events.h"
+#include "raftstore/node/replica.h"
+#include "raftstore/node/stream.h"
+#include "raftstore/wire/pack.h"
+
+#include "holdfast.pb-c.h"
+
+#define LISTENER_CONNECTIONS_MAX 10000u
+#define LISTENER_REQUESTS_MAX    16384u              /* In flight on one connection. */
+#define LISTENER_OUTPUT_MAX      (16u * 1024 * 1024) /* Not read by the client. */
+#define LISTENER_HELLO_MS        UINT64_C(5000)
+
+struct listener;
+
+/* What clients are told about where the leader is. */
+struct listener_leader {
+    uint64_t id;         /* 0 = unknown. */
+    const char *address; /* Its client address; "" = unknown. */
+};
+
+struct listener_config {
+    struct stream_hub *hub;
+    uint64_t node_id;
+    struct events *events;
+    unsigned connections_max; /* 0 = LISTENER_CONNECTIONS_MAX. */
+    size_t output_max;        /* 0 = LISTENER_OUTPUT_MAX. */
+    uint64_t hello_ms;        /* 0 = LISTENER_HELLO_MS. */
+    void *arg;
+
+    struct listener_leader (*leader)(void *arg);
+    /* Fill members of the hello; memory from the arena. */
+    void (*members)(void *arg, struct arena *arena, Hf__NodeHello *hello);
+    /* A checked command; listener_command_done() follows if REPLICA_OK. */
+    enum replica_status (*submit)(void *arg,
+                                  uint64_t now_ns,
+                                  uint64_t request_id,
+                                  struct bytes command);
+    /* A linearizable read: listener_read_done() follows if REPLICA_OK. */
+    enum replica_status (*read)(void *arg, uint64_t now_ns, uint64_t request_id);
+    /* Append the NodeFrame that answers a query from the present state; `arena` is for use. */
+    void (*answer)(
+        void *arg, uint64_t frame_id, const Hf__Query *query, struct arena *arena, struct buf *out);
+    /* An operator's request; listener_admin_done() or listener_chunk() follow if REPLICA_OK. Else
+     * *ret_text may say why (static storage). */
+    enum replica_status (*admin)(void *arg,
+                                 uint64_t now_ns,
+                                 uint64_t request_id,
+                                 const Hf__Admin *admin,
+                                 const char **ret_text);
+    /* The client took the chunk put last, or (gone) its connection ended before it did. */
+    void (*chunk_taken)(void *arg, uint64_t request_id, bool gone);
+    /* Applied index (for SubscribeReply) and wall clock minus cluster time. */
+    uint64_t (*applied_index)(void *arg);
+    int64_t (*wall_offset_ns)(void *arg);
+};
+
+struct listener *listener_new(const struct listener_config *config);
+
+/* Listen on one address more (TCP or Unix).  Return: as bind_listen(). */
+int listener_listen(struct listener *l,
+                    const struct address *address,
+                    bool insecure,
+                    char **ret_sentence);
+uint16_t listener_port(const struct listener *l);
+
+/* Outcomes. A client that has gone meanwhile is no error. */
+void listener_command_done(struct listener *l,
+                           uint64_t now_ns,
+                           uint64_t request_id,
+                           enum replica_status status,
+                           const struct lock_result *result,
+                           uint64_t index);
+void listener_read_done(struct listener *l, uint64_t request_id, enum replica_status status);
+void listener_admin_done(struct listener *l,
+                         uint64_t request_id,
+                         enum replica_status status,
+                         const char *text,
+                         uint64_t index);
+/* One piece of an answer in several; `chunk->last` ends the request.  config.chunk_taken follows,
+ * unless it was the last.
+ * Return: false when the client is gone. */
+bool listener_chunk(struct listener *l, uint64_t request_id, const Hf__SnapshotChunk *chunk);
+
+/* Ends the connections of all subscribers: they missed events, and learn it when they resume. */
+void listener_drop_subscribers(struct listener *l);
+
+/* From now on refuse new requests with SHUTTING_DOWN (and accept no connection). */
+void listener_drain(struct listener *l);
+
+/* Every second or so: connections without hello. */
+void listener_sweep(struct listener *l);
+
+struct listener_stats {
+    unsigned connections;
+    unsigned requests; /* In flight. */
+    unsigned subscribers;
+    uint64_t accepted, refused_busy, dropped_slow; /* Since start. */
+    uint64_t command_p50_us, command_p99_us;       /* Arrival to answer, recent. */
+};
+struct listener_stats listener_stats(const struct listener *l);
+
+void listener_close(struct listener *l, void (*closed)(void *arg), void *arg);
+
+#endif

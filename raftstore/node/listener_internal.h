@@ -1,0 +1,63 @@
+/* What listener.c (connections) and listener_request.c (what is said on them) share. */
+#ifndef HOLDFAST_NODE_LISTENER_INTERNAL_H
+#define HOLDFAST_NODE_LISTENER_INTERNAL_H
+
+#include "raftstore/node/bind.h"
+#include "raftstore/node/histogram.h"
+#include "raftstore/node/listener.h"
+#include "raftstore/node/requests.h"
+#include "raftstore/wire/pack.h"
+
+#define LISTENER_BINDS_MAX 2
+#define HELLO_BYTES_MAX    4096u
+
+/* A client's connection. */
+struct conn {
+    TAILQ_ENTRY(conn) link; /* In `fresh` until its hello, then in `conns`. */
+    struct listener *listener;
+    struct stream *stream;
+    struct request_list requests;
+    unsigned n_requests;
+    bool hello;
+    bool doomed;            /* Does not read: to be closed at the flush. */
+    uint64_t begin_ms;      /* uv_now() of its accept. */
+    struct events_sub *sub; /* Owned; NULL = never subscribed. */
+    struct buf events;      /* Fields of the Events frame that is being gathered. */
+    uint64_t chunk_request; /* Whose chunk is on its way; 0 = none. */
+};
+
+TAILQ_HEAD(conn_list, conn);
+
+struct listener {
+    struct listener_config config;
+    struct arena arena;        /* Requests while they are read. */
+    struct arena answer_arena; /* Answers to queries while they are made. */
+    struct requests requests;
+    struct bind_set binds[LISTENER_BINDS_MAX];
+    unsigned n_binds;
+    unsigned n_binds_open;
+    struct conn_list fresh; /* No hello yet; oldest first. */
+    struct conn_list conns;
+    unsigned n_conns;
+    bool draining;
+    uint64_t told_full_ms; /* uv_now() when "too many connections" was logged last. */
+    struct histogram command_us;
+    struct listener_stats stats;
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+/* Where to append frames; NULL when the connection has too much unread output (it is doomed). */
+struct buf *conn_out(struct conn *c);
+void conn_close(struct conn *c);
+
+/* End the Events frame that is being gathered, so that what is appended next comes after it. */
+void conn_seal_events(struct conn *c);
+
+/* Append one field of an Events frame (struct events_sub.deliver). */
+void conn_event(void *arg, struct bytes field);
+
+/* A frame of a client. Return: 0, or a negative errno that ends the connection. */
+int conn_frame(struct conn *c, struct bytes body);
+
+#endif

@@ -1,0 +1,146 @@
+/* holdfastd: a store node as a process. */
+#include "raftstore/base/log.h"
+#include "raftstore/node/node.h"
+#include "raftstore/node/options.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+struct daemon {
+    uv_loop_t loop;
+    struct node *node;
+    uv_signal_t signals[2]; /* SIGTERM, SIGINT. */
+    bool stopping;
+    int exit_code;
+};
+
+/* Tell systemd (Type=notify) how we are; without $NOTIFY_SOCKET nobody asked. */
+static void notify(const char *state)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    if (path == NULL || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof sun.sun_path)
+        return;
+    memcpy(sun.sun_path, path, strlen(path));
+    if (path[0] == '@')
+        sun.sun_path[0] = '\0';
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&sun, size) < 0)
+        LOG_WARN("telling systemd failed", "why=%s", log_quote(bytes_str(strerror(errno))));
+    (void)close(fd); /* The datagram is sent. */
+}
+
+static void on_stopped(void *arg)
+{
+    struct daemon *d = arg;
+    d->node = NULL;
+    for (unsigned i = 0; i < 2; i++)
+        uv_close((uv_handle_t *)&d->signals[i], NULL);
+}
+
+static void stop(struct daemon *d)
+{
+    if (d->stopping)
+        return;
+    d->stopping = true;
+    notify("STOPPING=1");
+    node_stop(d->node, on_stopped, d);
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+    struct daemon *d = signal->data;
+    if (d->stopping) { /* Raft and the leases recover from this as from a crash. */
+        LOG_WARN("stopping at once", "signal=%d", number);
+        _exit(d->exit_code);
+    }
+    stop(d);
+}
+
+static void on_failed(void *arg, const char *sentence)
+{
+    struct daemon *d = arg;
+    (void)sentence; /* The node has logged it. */
+    d->exit_code = OPTIONS_EXIT_FAILED;
+    stop(d);
+}
+
+/* A connection is a descriptor: allow as many as we may. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        LOG_WARN("raising the descriptor limit failed", "why=%s",
+                 log_quote(bytes_str(strerror(errno))));
+}
+
+static void signals_start(struct daemon *d)
+{
+    static const int numbers[2] = {SIGTERM, SIGINT};
+    for (unsigned i = 0; i < 2; i++) {
+        (void)uv_signal_init(&d->loop, &d->signals[i]); /* Fails only without descriptors. */
+        d->signals[i].data = d;
+        (void)uv_signal_start(&d->signals[i], on_signal, numbers[i]);
+    }
+}
+
+static int start_failed(struct daemon *d, int rv, char *sentence)
+{
+    LOG_ERROR("can't start", "why=%s",
+              log_quote(bytes_str(sentence != NULL ? sentence : uv_strerror(rv))));
+    free(sentence);
+    for (unsigned i = 0; i < 2; i++)
+        uv_close((uv_handle_t *)&d->signals[i], NULL);
+    (void)uv_run(&d->loop, UV_RUN_DEFAULT); /* Closes what was opened. */
+    return rv == -EBADMSG  ? OPTIONS_EXIT_DAMAGED
+           : rv == -EINVAL ? OPTIONS_EXIT_USAGE
+                           : OPTIONS_EXIT_START;
+}
+
+int main(int argc, char **argv)
+{
+    struct daemon d = {0};
+    struct node_config config;
+    char *sentence = NULL;
+    int code = options_parse(argc, argv, &config);
+    if (code >= 0)
+        return code;
+    (void)signal(SIGPIPE, SIG_IGN); /* libuv reports EPIPE instead. */
+    raise_descriptor_limit();
+    int rv = uv_loop_init(&d.loop);
+    if (rv < 0) {
+        LOG_ERROR("can't start", "why=%s", log_quote(bytes_str(uv_strerror(rv))));
+        return OPTIONS_EXIT_START;
+    }
+    config.loop = &d.loop;
+    config.on_failed = on_failed;
+    config.arg = &d;
+    signals_start(&d);
+    rv = node_start(&config, &d.node, &sentence);
+    if (rv < 0) {
+        code = start_failed(&d, rv, sentence);
+    } else {
+        LOG_INFO("serving", "node=%llu version=%s", (unsigned long long)config.id,
+                 HOLDFAST_VERSION);
+        notify("READY=1");
+        (void)uv_run(&d.loop, UV_RUN_DEFAULT); /* Ends when everything is closed. */
+        code = d.exit_code;
+    }
+    rv = uv_loop_close(&d.loop);
+    if (rv < 0)
+        LOG_WARN("handles were left open", "why=%s", log_quote(bytes_str(uv_strerror(rv))));
+    return code;
+}

@@ -1,0 +1,67 @@
+/* What the listener asks the node for. */
+#include "raftstore/node/node_internal.h"
+
+#include "raftstore/base/clock.h"
+
+static struct listener_leader clients_leader(void *arg)
+{
+    const struct node *n = arg;
+    return (struct listener_leader){n->leader_id, n->leader_address};
+}
+
+static void clients_members(void *arg, struct arena *arena, Hf__NodeHello *hello)
+{
+    struct node *n = arg;
+    if (!node_is_alive(n))
+        return;
+    Hf__QueryReply reply = HF__QUERY_REPLY__INIT;
+    query_members(n, arena, &reply);
+    hello->members = reply.members;
+    hello->n_members = reply.n_members;
+}
+
+static enum replica_status
+clients_submit(void *arg, uint64_t now_ns, uint64_t request_id, struct bytes command)
+{
+    struct node *n = arg;
+    return node_is_alive(n) ? replica_submit(n->replica, now_ns, request_id, command)
+                            : REPLICA_STOPPED;
+}
+
+static enum replica_status clients_read(void *arg, uint64_t now_ns, uint64_t request_id)
+{
+    struct node *n = arg;
+    return node_is_alive(n) ? replica_read(n->replica, now_ns, request_id, now_ns + NODE_READ_NS)
+                            : REPLICA_STOPPED;
+}
+
+static uint64_t clients_applied_index(void *arg)
+{
+    const struct node *n = arg;
+    return replica_view(n->replica).applied_index;
+}
+
+static int64_t clients_wall_offset_ns(void *arg)
+{
+    const struct node *n = arg;
+    return n->wall_offset_ns;
+}
+
+struct listener_config node_listener_config(struct node *n)
+{
+    return (struct listener_config){
+        .hub = &n->hub,
+        .node_id = n->config.id,
+        .events = n->events,
+        .arg = n,
+        .leader = clients_leader,
+        .members = clients_members,
+        .submit = clients_submit,
+        .read = clients_read,
+        .answer = query_answer,
+        .admin = admin_begin,
+        .chunk_taken = admin_chunk_taken,
+        .applied_index = clients_applied_index,
+        .wall_offset_ns = clients_wall_offset_ns,
+    };
+}

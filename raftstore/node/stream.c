@@ -1,0 +1,396 @@
+#include "raftstore/node/stream.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "raftstore/wire/frame.h"
+
+#define READ_BUFFER_BYTES (64u * 1024u)
+#define READ_AHEAD_MAX    (256u * 1024u) /* Reserved at once for the rest of a known frame. */
+#define KEEP_BYTES        1024u          /* Output memory that an idle stream may keep. */
+
+struct stream {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } uv;
+    struct stream_hub *hub;
+    const struct stream_ops *ops; /* NULL until started. */
+    void *arg;
+    size_t frame_bytes_max;
+    struct buf in;      /* Front part of a frame. */
+    struct buf out;     /* Frames to be written at the next flush. */
+    struct buf writing; /* Being written by libuv. */
+    size_t writing_from;
+    uv_write_t write;
+    TAILQ_ENTRY(stream) dirty_link;
+    TAILQ_ENTRY(stream) rested_link;
+    bool is_unix;
+    bool write_busy; /* `writing` is libuv's. */
+    bool dirty;
+    bool rested;
+    bool paused;
+    bool in_frames; /* ops->frame is being called: no recursion. */
+    bool closing;
+};
+
+void stream_hub_init(struct stream_hub *hub, uv_loop_t *loop)
+{
+    *hub = (struct stream_hub){.loop = loop, .read_buffer = xmalloc(READ_BUFFER_BYTES)};
+    TAILQ_INIT(&hub->dirty);
+    TAILQ_INIT(&hub->rested);
+}
+
+void stream_hub_deinit(struct stream_hub *hub)
+{
+    assert(hub->n_streams == 0);
+    free(hub->read_buffer);
+    hub->read_buffer = NULL;
+}
+
+struct stream *stream_new(struct stream_hub *hub, bool is_unix)
+{
+    struct stream *s = xcalloc(1, sizeof *s);
+    int rv;
+    s->hub = hub;
+    s->is_unix = is_unix;
+    if (is_unix)
+        rv = uv_pipe_init(hub->loop, &s->uv.pipe, 0);
+    else
+        rv = uv_tcp_init(hub->loop, &s->uv.tcp);
+    assert(rv == 0); /* Neither makes a socket yet, so neither can fail. */
+    s->uv.handle.data = s;
+    hub->n_streams++;
+    return s;
+}
+
+uv_stream_t *stream_handle(struct stream *s)
+{
+    return &s->uv.stream;
+}
+
+static void stream_closed(uv_handle_t *handle)
+{
+    struct stream *s = handle->data;
+    struct stream_hub *hub = s->hub;
+    buf_deinit(&s->in);
+    buf_deinit(&s->out);
+    buf_deinit(&s->writing);
+    free(s);
+    if (--hub->n_streams == 0 && hub->emptied != NULL)
+        hub->emptied(hub->arg);
+}
+
+void stream_close(struct stream *s)
+{
+    if (s == NULL || s->closing)
+        return;
+    if (s->ops != NULL && s->out.size > 0 && !s->write_busy)
+        (void)uv_try_write(&s->uv.stream, &(uv_buf_t){(char *)s->out.data, s->out.size},
+                           1); /* Best effort. */
+    s->closing = true;
+    if (s->dirty)
+        TAILQ_REMOVE(&s->hub->dirty, s, dirty_link);
+    if (s->rested)
+        TAILQ_REMOVE(&s->hub->rested, s, rested_link);
+    uv_close(&s->uv.handle, stream_closed);
+}
+
+static void stream_end(struct stream *s, int status)
+{
+    if (s->closing)
+        return;
+    const struct stream_ops *ops = s->ops;
+    void *arg = s->arg;
+    s->out.size = 0; /* Nothing more is to be said on a stream that is broken. */
+    stream_close(s);
+    ops->ended(arg, status);
+}
+
+/* Reading. --------------------------------------------------------------------------------- */
+
+static size_t frame_missing(const struct stream *s)
+{
+    const uint8_t *p = s->in.data;
+    if (s->in.size < FRAME_HEADER_BYTES)
+        return FRAME_HEADER_BYTES;
+    size_t total = FRAME_HEADER_BYTES +
+                   ((size_t)p[0] | (size_t)p[1] << 8 | (size_t)p[2] << 16 | (size_t)p[3] << 24);
+    return total > s->in.size ? total - s->in.size : FRAME_HEADER_BYTES;
+}
+
+static void stream_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
+{
+    struct stream *s = handle->data;
+    (void)suggested;
+    if (s->in.size == 0) {
+        *ret = uv_buf_init((char *)s->hub->read_buffer, READ_BUFFER_BYTES);
+        return;
+    }
+    size_t want = frame_missing(s);
+    want = want < 4096 ? 4096 : want > READ_AHEAD_MAX ? READ_AHEAD_MAX : want;
+    uint8_t *p = buf_reserve(&s->in, want);
+    *ret = uv_buf_init((char *)p, (unsigned)want);
+}
+
+/* Deliver the whole frames at the front of `data`; *ret_used tells how much they were.
+ * Return: 0, or why the stream must end. */
+static int deliver(struct stream *s, struct bytes data, size_t *ret_used)
+{
+    size_t used = 0;
+    int rv = 0;
+    s->in_frames = true;
+    while (!s->closing && !s->paused) {
+        struct bytes body;
+        size_t size;
+        rv = frame_parse(bytes_of((const uint8_t *)data.data + used, data.size - used),
+                         s->frame_bytes_max, &body, &size);
+        if (rv <= 0)
+            break;
+        rv = s->ops->frame(s->arg, body);
+        if (rv < 0)
+            break;
+        used += size;
+        rv = 0;
+    }
+    s->in_frames = false;
+    *ret_used = used;
+    return rv;
+}
+
+static void rest(struct stream *s)
+{
+    if (s->rested || s->closing || s->paused)
+        return;
+    (void)uv_read_stop(&s->uv.stream); /* Always 0. */
+    s->rested = true;
+    TAILQ_INSERT_TAIL(&s->hub->rested, s, rested_link);
+}
+
+static void stream_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
+{
+    struct stream *s = handle->data;
+    size_t used;
+    if (n == 0 || s->closing)
+        return;
+    if (n < 0) {
+        stream_end(s, (int)n);
+        return;
+    }
+    bool shared = (uint8_t *)buf->base == s->hub->read_buffer;
+    if (!shared)
+        s->in.size += (size_t)n;
+    struct bytes data = shared ? bytes_of(buf->base, (size_t)n) : bytes_of(s->in.data, s->in.size);
+    int rv = deliver(s, data, &used);
+    if (s->closing)
+        return;
+    if (rv < 0) {
+        stream_end(s, rv);
+        return;
+    }
+    if (shared)
+        buf_add(&s->in, (const uint8_t *)data.data + used, data.size - used);
+    else
+        buf_consume(&s->in, used);
+    if (s->in.size == 0 && s->in.size_alloc > 0)
+        buf_deinit(&s->in);
+    if ((size_t)n == buf->len && shared)
+        rest(s); /* There is more: a busy client must not keep the others from their turn. */
+}
+
+void stream_pause(struct stream *s)
+{
+    if (s->paused || s->closing)
+        return;
+    s->paused = true;
+    (void)uv_read_stop(&s->uv.stream); /* Always 0. */
+    if (s->rested) {
+        s->rested = false;
+        TAILQ_REMOVE(&s->hub->rested, s, rested_link);
+    }
+}
+
+static void read_on(struct stream *s)
+{
+    int rv = uv_read_start(&s->uv.stream, stream_alloc, stream_read);
+    if (rv < 0 && rv != UV_EALREADY)
+        stream_end(s, rv);
+}
+
+void stream_resume(struct stream *s)
+{
+    size_t used;
+    if (!s->paused || s->closing)
+        return;
+    s->paused = false;
+    if (s->in_frames) { /* Paused and resumed within one frame. */
+        read_on(s);
+        return;
+    }
+    int rv = deliver(s, bytes_of(s->in.data, s->in.size), &used);
+    if (s->closing)
+        return;
+    if (rv < 0) {
+        stream_end(s, rv);
+        return;
+    }
+    buf_consume(&s->in, used);
+    if (!s->paused)
+        read_on(s);
+}
+
+/* Writing. --------------------------------------------------------------------------------- */
+
+struct buf *stream_out(struct stream *s)
+{
+    if (!s->dirty && !s->closing) {
+        s->dirty = true;
+        TAILQ_INSERT_TAIL(&s->hub->dirty, s, dirty_link);
+    }
+    return &s->out;
+}
+
+size_t stream_pending_bytes(const struct stream *s)
+{
+    return s->out.size + s->writing.size - s->writing_from;
+}
+
+static void stream_written(uv_write_t *req, int status)
+{
+    struct stream *s = req->data;
+    s->write_busy = false;
+    s->writing_from = 0;
+    buf_deinit(&s->writing);
+    if (s->closing)
+        return;
+    if (status < 0) {
+        stream_end(s, status);
+        return;
+    }
+    if (s->out.size > 0)
+        (void)stream_out(s); /* Written by the flush at the end of this turn. */
+    else if (s->ops->drained != NULL)
+        s->ops->drained(s->arg);
+}
+
+static void write_now(struct stream *s)
+{
+    if (s->ops->flushing != NULL)
+        s->ops->flushing(s->arg);
+    if (s->closing || s->write_busy || s->out.size == 0)
+        return;
+    int n = uv_try_write(&s->uv.stream, &(uv_buf_t){(char *)s->out.data, s->out.size}, 1);
+    if (n == UV_EAGAIN)
+        n = 0;
+    if (n < 0) {
+        stream_end(s, n);
+        return;
+    }
+    if ((size_t)n == s->out.size) {
+        s->out.size = 0;
+        if (s->out.size_alloc > KEEP_BYTES)
+            buf_deinit(&s->out);
+        if (s->ops->drained != NULL)
+            s->ops->drained(s->arg);
+        return;
+    }
+    s->writing = s->out;
+    s->writing_from = (size_t)n;
+    s->out = BUF_INIT;
+    s->write_busy = true;
+    s->write.data = s;
+    uv_buf_t rest_of_it =
+        uv_buf_init((char *)s->writing.data + n, (unsigned)(s->writing.size - (size_t)n));
+    int rv = uv_write(&s->write, &s->uv.stream, &rest_of_it, 1, stream_written);
+    if (rv < 0) {
+        s->write_busy = false;
+        stream_end(s, rv);
+    }
+}
+
+void stream_hub_flush(struct stream_hub *hub)
+{
+    struct stream *s;
+    while ((s = TAILQ_FIRST(&hub->rested)) != NULL) {
+        TAILQ_REMOVE(&hub->rested, s, rested_link);
+        s->rested = false;
+        read_on(s);
+    }
+    while ((s = TAILQ_FIRST(&hub->dirty)) != NULL) {
+        TAILQ_REMOVE(&hub->dirty, s, dirty_link);
+        s->dirty = false;
+        write_now(s);
+    }
+}
+
+/* Setup. ----------------------------------------------------------------------------------- */
+
+static void set_tcp_options(struct stream *s, unsigned user_timeout_ms)
+{
+    /* None of these failing is worth refusing the connection: they bound how long a dead peer goes
+     * unnoticed, and every protocol above has a time-out of its own. */
+    uv_os_fd_t fd;
+    int idle_s = 5, interval_s = 2, count = 3;
+    (void)uv_tcp_nodelay(&s->uv.tcp, 1);
+    (void)uv_tcp_keepalive(&s->uv.tcp, 1, (unsigned)idle_s);
+    if (uv_fileno(&s->uv.handle, &fd) < 0)
+        return;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+    if (user_timeout_ms > 0)
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms,
+                         sizeof user_timeout_ms);
+}
+
+int stream_start(struct stream *s,
+                 const struct stream_ops *ops,
+                 void *arg,
+                 size_t frame_bytes_max,
+                 unsigned user_timeout_ms)
+{
+    assert(s->ops == NULL);
+    s->ops = ops;
+    s->arg = arg;
+    s->frame_bytes_max = frame_bytes_max;
+    if (!s->is_unix)
+        set_tcp_options(s, user_timeout_ms);
+    return uv_read_start(&s->uv.stream, stream_alloc, stream_read);
+}
+
+void stream_set_frame_bytes_max(struct stream *s, size_t frame_bytes_max)
+{
+    s->frame_bytes_max = frame_bytes_max;
+}
+
+char *stream_peer_name(const struct stream *s, char *out, size_t size)
+{
+    struct sockaddr_storage ss = {0};
+    int ss_size = sizeof ss;
+    char ip[INET6_ADDRSTRLEN] = "?";
+    if (s->is_unix) {
+        (void)snprintf(out, size, "unix");
+        return out;
+    }
+    if (uv_tcp_getpeername(&s->uv.tcp, (struct sockaddr *)&ss, &ss_size) < 0) {
+        (void)snprintf(out, size, "?");
+        return out;
+    }
+    if (ss.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&ss;
+        (void)uv_ip6_name(in6, ip, sizeof ip);
+        (void)snprintf(out, size, "[%s]:%u", ip, ntohs(in6->sin6_port));
+    } else {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)&ss;
+        (void)uv_ip4_name(in, ip, sizeof ip);
+        (void)snprintf(out, size, "%s:%u", ip, ntohs(in->sin_port));
+    }
+    return out;
+}

@@ -1,0 +1,97 @@
+/* A framed byte stream on a libuv socket: bounded frames in, coalesced frames out.
+ *
+ * What both kinds of connections of a node share: those of clients (listener.h) and those between
+ * nodes (peers.h).
+ *
+ * In: `ops->frame` gets each whole frame.  The length is checked before anything is allocated, and
+ * the memory of a frame grows only as its bytes arrive.  An idle stream holds no input buffer: all
+ * streams of a hub read into one, and only what is left of a frame is copied.
+ *
+ * Out: callers append frames to stream_out(), and stream_hub_flush() writes each stream's output
+ * with one system call at the end of a loop turn.
+ *
+ * End: on end of file, an error, or a frame that is refused, `ops->ended` is called once and the
+ * stream is gone for its owner; after stream_close() it is not called.  The memory is freed by the
+ * stream itself when libuv lets go of it.  All on the loop's thread. */
+#ifndef HOLDFAST_NODE_STREAM_H
+#define HOLDFAST_NODE_STREAM_H
+
+#include "raftstore/base/buf.h"
+#include "raftstore/base/bytes.h"
+
+#include <stdbool.h>
+#include <sys/queue.h>
+#include <uv.h>
+
+struct stream;
+
+TAILQ_HEAD(stream_list, stream);
+
+struct stream_hub {
+    uv_loop_t *loop;
+    uint8_t *read_buffer;       /* Owned; shared by all streams. */
+    struct stream_list dirty;   /* Have output. */
+    struct stream_list rested;  /* Reading was interrupted to let others have their turn. */
+    unsigned n_streams;         /* Not yet freed. */
+    void (*emptied)(void *arg); /* n_streams became 0; NULL = nobody wants to know. */
+    void *arg;
+};
+
+struct stream_ops {
+    /* One frame. Return: 0, or a negative errno that ends the stream. */
+    int (*frame)(void *arg, struct bytes body);
+    /* The stream ended: UV_EOF, another libuv error, -EMSGSIZE (length of a frame out of bounds),
+     * or what `frame` returned. */
+    void (*ended)(void *arg, int status);
+    /* Before the output is written: a chance to append what was held back. NULL = none. */
+    void (*flushing)(void *arg);
+    /* All output was handed to the kernel. NULL = none. */
+    void (*drained)(void *arg);
+};
+
+void stream_hub_init(struct stream_hub *hub, uv_loop_t *loop);
+/* Only when n_streams is 0. */
+void stream_hub_deinit(struct stream_hub *hub);
+
+/* Write what all streams have put out, and let rested ones read again. */
+void stream_hub_flush(struct stream_hub *hub);
+
+/* A stream that is not connected yet: pass stream_handle() to uv_accept() or uv_tcp_connect().
+ *
+ * @is_unix: a Unix socket instead of TCP.
+ * Return: never NULL. */
+struct stream *stream_new(struct stream_hub *hub, bool is_unix);
+uv_stream_t *stream_handle(struct stream *s);
+
+/* The socket is connected: set its options and begin to read.
+ *
+ * @user_timeout_ms: TCP_USER_TIMEOUT, after which unacknowledged bytes end the connection; 0 = the
+ * system's default.
+ * Return: 0, or a libuv error (the stream is then only fit for stream_close()). */
+int stream_start(struct stream *s,
+                 const struct stream_ops *ops,
+                 void *arg,
+                 size_t frame_bytes_max,
+                 unsigned user_timeout_ms);
+
+/* Change the bound on frames from the next frame on. */
+void stream_set_frame_bytes_max(struct stream *s, size_t frame_bytes_max);
+
+/* Where to append whole frames; call it each time (it marks the stream for the flush). */
+struct buf *stream_out(struct stream *s);
+
+/* Bytes of output that the kernel has not taken yet. */
+size_t stream_pending_bytes(const struct stream *s);
+
+/* Stop and go on with delivering frames (flow control); pausing inside `frame` is allowed. */
+void stream_pause(struct stream *s);
+void stream_resume(struct stream *s);
+
+/* Close at once. What was put out is written as far as the kernel takes it now. NULL is accepted.
+ */
+void stream_close(struct stream *s);
+
+/* The other end's address, for logs; `out` of `size` bytes (64 do). */
+char *stream_peer_name(const struct stream *s, char *out, size_t size);
+
+#endif
