@@ -12,6 +12,8 @@
 #include "raftstore/node/store_meta.h"
 #include "raftstore/node/store_wal.h"
 
+#define EMPTY_PAGES 3u /* Of the database as it is made: schema, head, entries. */
+
 static uint8_t *put_u64(uint8_t *p, uint64_t value)
 {
     for (int i = 0; i < 8; i++)
@@ -192,7 +194,7 @@ int log_insert(struct log_file *f, const struct replica_entry *e, char **ret_sen
     return error;
 }
 
-int log_truncate(struct log_file *f, uint64_t from, char **ret_sentence)
+int log_cut(struct log_file *f, uint64_t from, char **ret_sentence)
 {
     (void)sql_bind_u64(f->truncate, 1, from);
     int error = sql_run(f->truncate, f->path, "can't be written", ret_sentence);
@@ -299,6 +301,8 @@ int log_recover(const char *directory,
     int error = 0;
     if (!files_exist(f->path))
         error = fail_damaged(ret_sentence, f->path, "the file is missing");
+    else if (files_size(f->path) < EMPTY_PAGES * LOG_PAGE_BYTES)
+        error = fail_damaged(ret_sentence, f->path, "the file is too short");
     if (error == 0)
         error = wal_audit(wal, &audit, ret_sentence);
     if (error == 0 && audit.size_bytes < wal_bytes)

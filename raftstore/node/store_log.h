@@ -67,7 +67,7 @@ int log_prepare(const char *directory,
  * for nothing but log_close(). Commit is durable when it returns. */
 int log_begin(struct log_file *f, char **ret_sentence);
 int log_insert(struct log_file *f, const struct replica_entry *e, char **ret_sentence);
-int log_truncate(struct log_file *f, uint64_t from, char **ret_sentence); /* Rows of this file. */
+int log_cut(struct log_file *f, uint64_t from, char **ret_sentence); /* Rows of this file. */
 int log_commit(struct log_file *f, char **ret_sentence);
 
 /* Frames that a commit of such an entry takes at most, and what a transaction takes besides. */

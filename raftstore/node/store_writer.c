@@ -67,7 +67,7 @@ static int do_truncate(struct store *s, uint64_t from, char **ret_sentence)
         f->head.first_index = from;
         f->head_dirty = true;
     }
-    return log_truncate(f, from, ret_sentence);
+    return log_cut(f, from, ret_sentence);
 }
 
 static int do_write(struct store *s, const struct store_item *item, char **ret_sentence)
