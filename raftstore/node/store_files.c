@@ -136,6 +136,12 @@ bool files_exist(const char *path)
     return lstat(path, &st) == 0;
 }
 
+uint64_t files_size(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
 /* PREFIX, a number, SUFFIX: then the number, and what stands behind the suffix. */
 static const char *
 match(const char *name, const char *prefix, const char *suffix, uint64_t *ret_number)

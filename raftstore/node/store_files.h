@@ -35,6 +35,7 @@ int files_remove_database(const char *path, char **ret_sentence);
 int files_make_wal(const char *path, const char *spare, size_t size_bytes, char **ret_sentence);
 
 bool files_exist(const char *path);
+uint64_t files_size(const char *path); /* 0 when it is missing. */
 
 /* What a name in the directory is. */
 enum files_kind {

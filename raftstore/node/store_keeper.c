@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "raftstore/base/buf.h"
 #include "raftstore/node/store_files.h"
@@ -31,8 +30,7 @@ int keeper_prepare(struct store *s, struct log_file **ret_file, char **ret_sente
 /* Take a WAL away that means nothing any more: keep it as the spare, or remove it. */
 static int put_away_wal(struct store *s, const char *wal, char **ret_sentence)
 {
-    struct stat st;
-    if (!files_exist(s->spare) && lstat(wal, &st) == 0 && (size_t)st.st_size == s->wal_bytes)
+    if (!files_exist(s->spare) && files_size(wal) == s->wal_bytes)
         return files_rename(wal, s->spare, ret_sentence);
     return files_remove(wal, ret_sentence);
 }
