@@ -186,8 +186,8 @@ static void send_command(struct client *c, struct command *k, uint64_t now)
     k->last_boot_ns = now;
     k->serial = p->serial;
     k->n_unresolved++;
-    client_add_command(conn_out(p->conn), k->id, bytes_of(k->body, k->body_bytes), k->session_id,
-                       k->seq, commands_ack_seq(c));
+    client_add_command(client_conn_out(p->conn), k->id, bytes_of(k->body, k->body_bytes),
+                       k->session_id, k->seq, commands_ack_seq(c));
     if (k->state != COMMAND_QUEUED) {
         set_state(c, k, COMMAND_SENT);
         set_timer(c, k, now + REPEAT_MS * NS_PER_MS);

@@ -14,8 +14,8 @@
 #define KEEPALIVE_S     5     /* Idle time before the kernel probes. */
 #define OUT_KEEP_BYTES  (256u * 1024u)
 
-struct conn {
-    struct conn_config config;
+struct client_conn {
+    struct client_conn_config config;
     struct address address;
     union {
         uv_handle_t handle;
@@ -39,13 +39,13 @@ struct conn {
     bool stream_open; /* u is initialised and not being closed. */
     bool write_busy;
     bool ready;
-    bool closed; /* conn_close() was called, or on_lost given. */
+    bool closed; /* client_conn_close() was called, or on_lost given. */
 };
 
-static void try_next_address(struct conn *k);
-static void lose(struct conn *k, int error, const char *text);
+static void try_next_address(struct client_conn *k);
+static void lose(struct client_conn *k, int error, const char *text);
 
-static void conn_unref(struct conn *k)
+static void conn_unref(struct client_conn *k)
 {
     if (--k->n_busy > 0)
         return;
@@ -63,7 +63,7 @@ static void on_handle_closed(uv_handle_t *handle)
     conn_unref(handle->data);
 }
 
-static void close_all(struct conn *k)
+static void close_all(struct client_conn *k)
 {
     k->closed = true;
     if (k->stream_open) {
@@ -75,7 +75,7 @@ static void close_all(struct conn *k)
     (void)uv_cancel((uv_req_t *)&k->resolve); /* Refused when it isn't pending: fine. */
 }
 
-void conn_close(struct conn *k)
+void client_conn_close(struct client_conn *k)
 {
     if (k->closed)
         return;
@@ -86,7 +86,7 @@ void conn_close(struct conn *k)
     close_all(k);
 }
 
-static void lose(struct conn *k, int error, const char *text)
+static void lose(struct client_conn *k, int error, const char *text)
 {
     if (k->closed)
         return;
@@ -100,7 +100,7 @@ static void on_prepare(uv_prepare_t *prepare);
 
 static void on_written(uv_write_t *write, int status)
 {
-    struct conn *k = write->data;
+    struct client_conn *k = write->data;
     k->write_busy = false;
     k->writing.size = 0;
     if (k->writing.size_alloc > OUT_KEEP_BYTES)
@@ -112,7 +112,7 @@ static void on_written(uv_write_t *write, int status)
     conn_unref(k);
 }
 
-static void write_rest(struct conn *k)
+static void write_rest(struct client_conn *k)
 {
     struct buf b = k->writing;
     k->writing = k->out;
@@ -130,7 +130,7 @@ static void write_rest(struct conn *k)
 
 static void on_prepare(uv_prepare_t *prepare)
 {
-    struct conn *k = prepare->data;
+    struct client_conn *k = prepare->data;
     (void)uv_prepare_stop(prepare);
     if (k->closed || k->write_busy || !k->stream_open || k->out.size == 0)
         return;
@@ -148,7 +148,7 @@ static void on_prepare(uv_prepare_t *prepare)
         buf_deinit(&k->out);
 }
 
-struct buf *conn_out(struct conn *k)
+struct buf *client_conn_out(struct client_conn *k)
 {
     if (!k->closed && !k->write_busy)
         (void)uv_prepare_start(&k->prepare, on_prepare); /* Already started: no harm. */
@@ -159,13 +159,13 @@ struct buf *conn_out(struct conn *k)
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf)
 {
-    struct conn *k = handle->data;
+    struct client_conn *k = handle->data;
     (void)suggested;
     uint8_t *p = buf_reserve(&k->in, READ_BYTES);
     *ret_buf = uv_buf_init((char *)p, (unsigned)(k->in.size_alloc - k->in.size));
 }
 
-static void on_first_frame(struct conn *k, const Hf__NodeFrame *frame)
+static void on_first_frame(struct client_conn *k, const Hf__NodeFrame *frame)
 {
     char text[160];
     if (frame->body_case == HF__NODE_FRAME__BODY_FAILURE) {
@@ -189,7 +189,7 @@ static void on_first_frame(struct conn *k, const Hf__NodeFrame *frame)
     k->config.handler->on_hello(k->config.arg, frame->hello);
 }
 
-static void take_frames(struct conn *k)
+static void take_frames(struct client_conn *k)
 {
     size_t at = 0;
     while (!k->closed) {
@@ -217,7 +217,7 @@ static void take_frames(struct conn *k)
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
-    struct conn *k = stream->data;
+    struct client_conn *k = stream->data;
     (void)buf;
     if (k->closed || n == 0)
         return;
@@ -235,7 +235,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
 /* ---- Connecting ------------------------------------------------------------------------ */
 
-static void set_options(struct conn *k)
+static void set_options(struct client_conn *k)
 {
     uv_os_fd_t fd;
     int ms = USER_TIMEOUT_MS;
@@ -247,7 +247,7 @@ static void set_options(struct conn *k)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
 }
 
-static void say_hello(struct conn *k)
+static void say_hello(struct client_conn *k)
 {
     Hf__ClientHello hello = HF__CLIENT_HELLO__INIT;
     hello.version = WIRE_VERSION;
@@ -257,12 +257,12 @@ static void say_hello(struct conn *k)
     Hf__ClientFrame frame = HF__CLIENT_FRAME__INIT;
     frame.body_case = HF__CLIENT_FRAME__BODY_HELLO;
     frame.hello = &hello;
-    pack_add_frame(conn_out(k), &frame.base);
+    pack_add_frame(client_conn_out(k), &frame.base);
 }
 
 static void on_connected(uv_connect_t *connect, int status)
 {
-    struct conn *k = connect->data;
+    struct client_conn *k = connect->data;
     if (!k->closed) {
         if (status == 0)
             status = uv_read_start(&k->u.stream, on_alloc, on_read);
@@ -279,13 +279,13 @@ static void on_connected(uv_connect_t *connect, int status)
 
 static void on_stream_closed(uv_handle_t *handle)
 {
-    struct conn *k = handle->data;
+    struct client_conn *k = handle->data;
     if (!k->closed)
         try_next_address(k);
     conn_unref(k);
 }
 
-static int connect_tcp(struct conn *k, const struct sockaddr *sa)
+static int connect_tcp(struct client_conn *k, const struct sockaddr *sa)
 {
     int rc = uv_tcp_init(k->config.loop, &k->u.tcp);
     if (rc < 0)
@@ -299,7 +299,7 @@ static int connect_tcp(struct conn *k, const struct sockaddr *sa)
 }
 
 /* Try one address after the other; a stream that failed has to be closed before the next. */
-static void try_next_address(struct conn *k)
+static void try_next_address(struct client_conn *k)
 {
     if (k->stream_open) {
         k->stream_open = false;
@@ -321,7 +321,7 @@ static void try_next_address(struct conn *k)
 
 static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *found)
 {
-    struct conn *k = resolve->data;
+    struct client_conn *k = resolve->data;
     if (status == 0) {
         k->found = found;
         k->next = found;
@@ -338,7 +338,7 @@ static void on_timeout(uv_timer_t *timer)
     lose(timer->data, UV_ETIMEDOUT, "no answer to the connection attempt");
 }
 
-static int connect_unix(struct conn *k)
+static int connect_unix(struct client_conn *k)
 {
     int rc = uv_pipe_init(k->config.loop, &k->u.pipe, 0);
     if (rc < 0)
@@ -350,7 +350,7 @@ static int connect_unix(struct conn *k)
     return 0;
 }
 
-static int resolve_start(struct conn *k)
+static int resolve_start(struct client_conn *k)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     char port[8];
@@ -362,7 +362,7 @@ static int resolve_start(struct conn *k)
     return rc;
 }
 
-static int start(struct conn *k)
+static int start(struct client_conn *k)
 {
     union {
         struct sockaddr any;
@@ -381,13 +381,13 @@ static int start(struct conn *k)
 /* What failed at once is told from the loop, by way of the timer. */
 static void on_failed_early(uv_timer_t *timer)
 {
-    struct conn *k = timer->data;
+    struct client_conn *k = timer->data;
     lose(k, k->error, NULL);
 }
 
-struct conn *conn_new(const struct conn_config *config)
+struct client_conn *client_conn_new(const struct client_conn_config *config)
 {
-    struct conn *k = xcalloc(1, sizeof *k);
+    struct client_conn *k = xcalloc(1, sizeof *k);
     k->config = *config;
     k->address = *config->address;
     k->connect.data = k;
@@ -406,17 +406,17 @@ struct conn *conn_new(const struct conn_config *config)
     return k;
 }
 
-bool conn_ready(const struct conn *k)
+bool client_conn_ready(const struct client_conn *k)
 {
     return k->ready && !k->closed;
 }
 
-size_t conn_backlog_bytes(const struct conn *k)
+size_t client_conn_backlog_bytes(const struct client_conn *k)
 {
     return k->out.size + k->writing.size;
 }
 
-uint64_t conn_heard_mono_ns(const struct conn *k)
+uint64_t client_conn_heard_mono_ns(const struct client_conn *k)
 {
     return k->heard_mono_ns;
 }

@@ -12,23 +12,23 @@
 
 #include <uv.h>
 
-struct conn;
+struct client_conn;
 
 /* All called from the loop, never from inside a function below. */
-struct conn_handler {
+struct client_conn_handler {
     void (*on_wake)(void *arg); /* Before anything else of a wake-up is looked at. */
     /* The node's hello came: it is ready for requests. */
     void (*on_hello)(void *arg, const Hf__NodeHello *hello);
-    /* A message, until return. conn_close() may be called from within. */
+    /* A message, until return. client_conn_close() may be called from within. */
     void (*on_frame)(void *arg, const Hf__NodeFrame *frame);
     /* The connection is over and frees itself: drop the pointer.  `text`: why, for people. Not
-     * called after conn_close(). */
+     * called after client_conn_close(). */
     void (*on_lost)(void *arg, int error, const char *text);
-    /* Its memory is gone; comes last, always, with conn_config.freed_arg. */
+    /* Its memory is gone; comes last, always, with client_conn_config.freed_arg. */
     void (*on_freed)(void *arg);
 };
 
-struct conn_config {
+struct client_conn_config {
     uv_loop_t *loop;
     const struct clock *clock;
     const struct address *address; /* Copied. */
@@ -36,28 +36,28 @@ struct conn_config {
     const char *host;              /* Likewise. */
     uint64_t connect_timeout_ms;   /* For resolving, connecting and the hello together. */
     struct arena *arena;           /* For messages while they are looked at. */
-    const struct conn_handler *handler;
+    const struct client_conn_handler *handler;
     void *arg;
     void *freed_arg;
 };
 
 /* Start connecting.  Always succeeds: what goes wrong comes as on_lost. */
-struct conn *conn_new(const struct conn_config *config);
+struct client_conn *client_conn_new(const struct client_conn_config *config);
 
 /* Close; no callback but on_freed follows. */
-void conn_close(struct conn *k);
+void client_conn_close(struct client_conn *k);
 
 /* Where frames are to be appended (frame_begin() ...); they are written before the loop waits the
  * next time. */
-struct buf *conn_out(struct conn *k);
+struct buf *client_conn_out(struct client_conn *k);
 
 /* Has the node's hello come? */
-bool conn_ready(const struct conn *k);
+bool client_conn_ready(const struct client_conn *k);
 
 /* Is anything of what was appended not yet given to the kernel? */
-size_t conn_backlog_bytes(const struct conn *k);
+size_t client_conn_backlog_bytes(const struct client_conn *k);
 
 /* When something was last received (connected: the hello); mono_ns. */
-uint64_t conn_heard_mono_ns(const struct conn *k);
+uint64_t client_conn_heard_mono_ns(const struct client_conn *k);
 
 #endif

@@ -35,17 +35,17 @@
 struct peer {
     struct client *client;
     struct address address;
-    char text[300];          /* address, as people write it. */
-    bool seed;               /* From the configuration: never forgotten. */
-    bool listed;             /* In the member list that came last. */
-    bool says_leader;        /* Its last word on who leads was: me. */
-    uint64_t node_id;        /* From its hello or a member list; 0 = not known yet. */
-    struct conn *conn;       /* NULL = none. */
-    uint64_t serial;         /* Of the connection; commands remember it. */
-    uint64_t retry_mono_ns;  /* No connection attempt before. */
-    uint64_t tried_mono_ns;  /* Last attempt. */
-    uint64_t pinged_mono_ns; /* When the unanswered ping was sent; 0 = none. */
-    unsigned failures;       /* Since it answered last. */
+    char text[300];           /* address, as people write it. */
+    bool seed;                /* From the configuration: never forgotten. */
+    bool listed;              /* In the member list that came last. */
+    bool says_leader;         /* Its last word on who leads was: me. */
+    uint64_t node_id;         /* From its hello or a member list; 0 = not known yet. */
+    struct client_conn *conn; /* NULL = none. */
+    uint64_t serial;          /* Of the connection; commands remember it. */
+    uint64_t retry_mono_ns;   /* No connection attempt before. */
+    uint64_t tried_mono_ns;   /* Last attempt. */
+    uint64_t pinged_mono_ns;  /* When the unanswered ping was sent; 0 = none. */
+    unsigned failures;        /* Since it answered last. */
 };
 
 struct route {

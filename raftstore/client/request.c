@@ -59,7 +59,7 @@ static void ask(struct request *q)
     struct peer *p = q->on_leader ? c->route.primary : route_any(c);
     if (p == NULL)
         return;
-    struct buf *out = conn_out(p->conn);
+    struct buf *out = client_conn_out(p->conn);
     size_t mark = frame_begin(out);
     buf_add(out, (const uint8_t[]){0x08}, 1); /* ClientFrame.id */
     add_varint(out, q->id);

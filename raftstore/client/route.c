@@ -72,11 +72,11 @@ static void peer_drop_conn(struct peer *p)
 {
     if (p->conn == NULL)
         return;
-    struct conn *k = p->conn;
+    struct client_conn *k = p->conn;
     p->conn = NULL;
     p->says_leader = false;
     p->pinged_mono_ns = 0;
-    conn_close(k);
+    client_conn_close(k);
     requests_on_lost(p->client, p);
 }
 
@@ -274,7 +274,7 @@ static void peer_on_freed(void *arg)
     client_unref(arg);
 }
 
-static const struct conn_handler peer_handler = {
+static const struct client_conn_handler peer_handler = {
     .on_wake = peer_on_wake,
     .on_hello = peer_on_hello,
     .on_frame = peer_on_frame,
@@ -285,7 +285,7 @@ static const struct conn_handler peer_handler = {
 static void peer_connect(struct peer *p)
 {
     struct client *c = p->client;
-    struct conn_config config = {
+    struct client_conn_config config = {
         .loop = c->config.loop,
         .clock = c->config.clock,
         .address = &p->address,
@@ -302,7 +302,7 @@ static void peer_connect(struct peer *p)
     p->pinged_mono_ns = 0;
     p->tried_mono_ns = now_mono(c);
     p->serial = ++c->route.n_connections;
-    p->conn = conn_new(&config);
+    p->conn = client_conn_new(&config);
 }
 
 /* ---- Looking after them ---------------------------------------------------------------- */
@@ -314,7 +314,7 @@ static void ping(struct peer *p, uint64_t now)
     frame.id = p->client->id_next++;
     frame.body_case = HF__CLIENT_FRAME__BODY_PING;
     frame.ping = &body;
-    pack_add_frame(conn_out(p->conn), &frame.base);
+    pack_add_frame(client_conn_out(p->conn), &frame.base);
     p->pinged_mono_ns = now;
 }
 
@@ -327,15 +327,15 @@ static bool something_due(const struct client *c)
 static void watch_primary(struct client *c, uint64_t now)
 {
     struct peer *p = c->route.primary;
-    uint64_t heard = conn_heard_mono_ns(p->conn);
+    uint64_t heard = client_conn_heard_mono_ns(p->conn);
     uint64_t silent = now > heard ? now - heard : 0;
     uint64_t limit = something_due(c) ? SILENT_PING_MS : IDLE_PING_MS;
     if (p->pinged_mono_ns != 0 && heard > p->pinged_mono_ns)
         p->pinged_mono_ns = 0; /* It speaks, if not yet of our ping. */
     if (p->pinged_mono_ns != 0 && now - p->pinged_mono_ns > DROP_MS * NS_PER_MS) {
-        struct conn *k = p->conn;
+        struct client_conn *k = p->conn;
         p->conn = NULL;
-        conn_close(k);
+        client_conn_close(k);
         peer_on_lost(p, UV_ETIMEDOUT, "no answer any more");
     } else if (p->pinged_mono_ns == 0 && (silent > limit * NS_PER_MS || suspect(c, p, now))) {
         ping(p, now);
@@ -348,13 +348,13 @@ static void ask(struct client *c, struct peer *p, uint64_t now)
     if (p->conn == NULL) {
         if (now >= p->retry_mono_ns)
             peer_connect(p);
-    } else if (conn_ready(p->conn) && p->pinged_mono_ns == 0) {
+    } else if (client_conn_ready(p->conn) && p->pinged_mono_ns == 0) {
         ping(p, now);
     } else if (p->pinged_mono_ns != 0 && p != c->route.primary &&
                now - p->pinged_mono_ns > 1000 * NS_PER_MS) {
-        struct conn *k = p->conn; /* Stopped or cut off: a fresh connection may do better. */
+        struct client_conn *k = p->conn; /* Stopped or cut off: a fresh connection may do better. */
         p->conn = NULL;
-        conn_close(k);
+        client_conn_close(k);
         peer_on_lost(p, UV_ETIMEDOUT, "no answer any more");
     }
 }
@@ -451,7 +451,7 @@ struct peer *route_any(struct client *c)
     if (r->primary != NULL)
         return r->primary;
     for (unsigned i = 0; i < r->n_peers; i++)
-        if (r->peers[i]->conn != NULL && conn_ready(r->peers[i]->conn))
+        if (r->peers[i]->conn != NULL && client_conn_ready(r->peers[i]->conn))
             return r->peers[i];
     return NULL;
 }

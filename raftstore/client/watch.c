@@ -37,7 +37,7 @@ void watch_update(struct client *c)
     frame.id = c->id_next++;
     frame.body_case = HF__CLIENT_FRAME__BODY_SUBSCRIBE;
     frame.subscribe = &s;
-    pack_add_frame(conn_out(p->conn), &frame.base);
+    pack_add_frame(client_conn_out(p->conn), &frame.base);
     free(prefixes);
     w->serial = p->serial;
     w->session_id = session_id;
