@@ -110,7 +110,8 @@ static int listen_one(struct bind_set *set,
     tcp->data = arg;
     set->n_sockets++;
     set->n_open++;
-    int rv = uv_tcp_bind(tcp, sa, v6_only ? UV_TCP_IPV6ONLY : 0);
+    unsigned flags = v6_only && sa->sa_family == AF_INET6 ? UV_TCP_IPV6ONLY : 0;
+    int rv = uv_tcp_bind(tcp, sa, flags);
     if (rv == 0)
         rv = uv_listen((uv_stream_t *)tcp, BACKLOG, on_connection);
     return rv;
