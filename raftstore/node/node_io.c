@@ -149,12 +149,14 @@ static void peer_wiped(void *arg, uint64_t by)
 {
     struct node *n = arg;
     unsigned long long id = n->config.id;
+    LOG_ERROR("a node that has forgotten its votes must not return under its old id",
+              "remedy=\"holdfast member remove %llu; holdfast member add NEWID RAFTADDR "
+              "CLIENTADDR; start it with --id NEWID --join and an empty directory\"",
+              id);
     node_fail(n,
-              "node %llu knows node %llu by another data directory than %s (it was emptied or "
-              "exchanged); a node that has forgotten its votes must not return under its old id: "
-              "run 'holdfast member remove %llu' and 'holdfast member add NEWID RAFTADDR "
-              "CLIENTADDR', then start it with --id NEWID --join and an empty directory",
-              (unsigned long long)by, id, n->data, id);
+              "this node's data directory (%s) is not the one by which node %llu knows node %llu: "
+              "it was emptied or exchanged",
+              n->data, (unsigned long long)by, id);
 }
 
 /* Snapshots of our own. -------------------------------------------------------------------- */
