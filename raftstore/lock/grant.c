@@ -32,7 +32,7 @@ void hold_made(struct lock_table *t, const struct hold *h)
         node_touch(t, h->node, 0, LOCK_RANGE_END);
 }
 
-void hold_end_now(struct lock_table *t, struct hold *h, enum lock_code code)
+void hold_finish(struct lock_table *t, struct hold *h, enum lock_code code)
 {
     struct node *n = h->node;
     uint64_t token = h->token, start = hold_start(h);
@@ -41,6 +41,15 @@ void hold_end_now(struct lock_table *t, struct hold *h, enum lock_code code)
     hold_unlink(t, h);
     free(h);
     waiters_refuse_converts(t, n, token, start);
+}
+
+/* As above; and a lapsed session, which lives for its holds only, ends with the last of them. */
+void hold_end_now(struct lock_table *t, struct hold *h, enum lock_code code)
+{
+    struct session *s = hold_session(h);
+    hold_finish(t, h, code);
+    if (s != NULL && s->lapsed && s->holds == NULL)
+        session_end(t, s);
 }
 
 /* Take a range out of a hold, by the owner's wish; what remains keeps its token. */

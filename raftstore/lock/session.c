@@ -2,9 +2,8 @@
  *
  *     OPEN --> alive --deadline, holds that nobody wants--> lapsed --KEEPALIVE--> alive
  *                |                                             |
- *                |--CLOSE; deadline, no holds or wanted ones   |--CLOSE; wanted; evicted
- *                v                                             v
- *              ended                                         ended */
+ *                |--CLOSE; deadline, no holds or wanted ones   |--CLOSE; wanted; evicted; no holds
+ * left v                                             v ended ended */
 #include "raftstore/lock/table.h"
 
 #include <stdlib.h>
@@ -102,7 +101,7 @@ void session_end(struct lock_table *t, struct session *s)
 {
     refuse_waiters(t, s);
     while (s->holds != NULL)
-        hold_end_now(t, s->holds, LOCK_SESSION_ENDED);
+        hold_finish(t, s->holds, LOCK_SESSION_ENDED);
     effect_add(t, LOCK_EFFECT_SESSION_ENDED)->session_id = s->id;
     session_remove(t, s);
 }

@@ -42,6 +42,8 @@ static void grant_waiter(struct lock_table *t, struct waiter *w)
         w->agent->n_waiters++; /* So that it lives on if it gets the hold. */
     struct agent *a = w->agent;
     waiter_dequeue(t, w);
+    for (unsigned i = 0; i < w->n_paths; i++)
+        node_touch(t, nodes[i], 1, 0); /* It may need less now. */
     struct lock_result result = {.code = LOCK_OK, .stamp_ns = t->stamp_ns};
     if (w->convert_token != 0)
         grant_convert(t, &r, convert_target(t, w), &result);

@@ -532,6 +532,7 @@ void grant_convert(struct lock_table *t,
                    struct lock_result *ret);
 bool own_all_exact(const struct request *r, struct node *const *nodes);
 struct hold *own_exact(const struct node *n, const struct request *r, bool any_mode);
+void hold_finish(struct lock_table *t, struct hold *h, enum lock_code code);
 void hold_end_now(struct lock_table *t, struct hold *h, enum lock_code code);
 void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end);
 void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms);

@@ -1,0 +1,163 @@
+/* A naive lock table: the rules of raftstore/lock once more, as lists that are scanned.
+ *
+ * Written for being obvious, not fast, and sharing no code with the real one.  Names are at most
+ * 79 bytes here, which the generator keeps to. */
+#ifndef HOLDFAST_TESTS_MODEL_MODEL_H
+#define HOLDFAST_TESTS_MODEL_MODEL_H
+
+#include "raftstore/lock/lock.h"
+
+#define M_TEXT_MAX    80
+#define M_HOLDS_MAX   4096
+#define M_WAITERS_MAX 1024
+#define M_NODES_MAX   512
+#define M_SESSION_MAX 64
+#define M_KEPT_MAX    LOCK_RESULTS_MAX
+#define M_EFFECTS_MAX 8192
+
+struct text {
+    size_t size;
+    char data[M_TEXT_MAX];
+};
+
+struct m_claim {
+    struct text owner;
+    uint64_t start;
+    uint64_t end;
+    bool exclusive;
+};
+
+struct m_hold {
+    struct m_claim c;
+    struct text path;
+    struct text note;
+    uint64_t token, session_id, since, renewed, ttl, delay, agent;
+    bool linked;
+    bool bound; /* To its session. */
+    int kind;
+    uint32_t pid, uid, gid, perm;
+};
+
+struct m_waiter {
+    struct m_claim c;
+    struct text paths[LOCK_PATHS_MAX];
+    unsigned n_paths;
+    struct text note;
+    uint64_t number, session_id, seq, since, deadline, ttl, delay, agent, convert;
+    bool front; /* Stands before those in line. */
+    bool known; /* Its owner held or waited here when it came. */
+    int kind;
+    uint32_t pid, uid, gid, perm;
+};
+
+/* A lock or a directory; it goes when nothing keeps it (looked at when a step settles). */
+struct m_node {
+    struct text path;
+    bool directory;
+    bool implicit;
+    uint64_t id, changed;
+    uint32_t uid, gid, perm;
+    uint64_t delay_until; /* 0 = none. */
+};
+
+struct m_kept {
+    uint64_t seq;
+    struct lock_result r;
+};
+
+struct m_session {
+    uint64_t id, deadline, ttl, opened, ack;
+    bool lapsed;
+    struct text host;
+    struct m_kept kept[M_KEPT_MAX];
+    unsigned n_kept;
+};
+
+struct m_touched {
+    struct text path;
+    bool dirty;
+};
+
+struct model {
+    struct m_hold *holds[M_HOLDS_MAX];
+    unsigned n_holds;
+    struct m_waiter *waiters[M_WAITERS_MAX]; /* By number. */
+    unsigned n_waiters;
+    struct m_session *sessions[M_SESSION_MAX]; /* By id. */
+    unsigned n_sessions;
+    struct m_node nodes[M_NODES_MAX];
+    unsigned n_nodes;
+    uint64_t index, term, stamp;
+    uint64_t next_token, next_session, next_directory, next_number;
+    struct lock_limits limits;
+    uint64_t info_ids[64];
+    struct text info_hosts[64];
+    unsigned n_infos;
+
+    struct m_touched touched[M_NODES_MAX];
+    unsigned n_touched;
+    uint64_t fresh[M_HOLDS_MAX];
+    unsigned n_fresh;
+    struct lock_effect effects[M_EFFECTS_MAX];
+    struct text effect_texts[M_EFFECTS_MAX][3];
+    unsigned n_effects;
+    struct text holder;
+};
+
+struct model *model_new(void);
+void model_free(struct model *m);
+void model_step(struct model *m,
+                uint64_t index,
+                const struct lock_command *c,
+                struct lock_result *r);
+
+/* Of model.c, for model_ops.c. */
+struct text text_of(struct bytes b);
+bool text_equal(const struct text *a, const struct text *b);
+struct bytes text_bytes(const struct text *t);
+bool m_conflict(const struct m_claim *a, const struct m_claim *b);
+bool m_posix(int kind);
+unsigned m_holds_at(struct model *m, const struct text *path, struct m_hold **ret); /* Sorted. */
+unsigned
+m_owned(struct model *m, const struct text *path, const struct text *owner, struct m_hold **ret);
+struct m_node *m_node(struct model *m, const struct text *path);
+struct m_session *m_session(struct model *m, uint64_t id);
+uint64_t m_after(uint64_t from, uint64_t ms);
+uint64_t m_deadline(const struct m_hold *h);
+struct lock_effect *m_effect(struct model *m, int type);
+struct lock_effect *m_effect_hold(struct model *m, int type, const struct m_hold *h);
+struct lock_effect *
+m_effect_waiter(struct model *m, int type, const struct m_waiter *w, unsigned i);
+void m_effect_path(struct model *m, const struct text *path, int which);
+void m_touch(struct model *m, const struct text *path, bool dirty);
+bool m_stands_at(const struct m_waiter *w, const struct text *path);
+void m_end(struct model *m, struct m_hold *h, int code);
+void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end);
+struct m_hold *m_hold_add(struct model *m, const struct m_hold *like);
+void m_hold_made(struct model *m, const struct m_hold *h);
+void m_set_mode(struct model *m, struct m_hold *h, bool exclusive);
+void m_refuse(struct model *m, struct m_waiter *w, int code);
+void m_forget(struct model *m, struct m_waiter *w);
+void m_refuse_converts(struct model *m, const struct text *path, uint64_t token, uint64_t start);
+bool m_is_ahead(struct model *m,
+                const struct m_waiter *v,
+                const struct m_waiter *w,
+                const struct text *path);
+bool m_free_of_holds(struct model *m, const struct text *path, const struct m_claim *c);
+bool m_grantable(struct model *m, const struct m_waiter *w);
+bool m_wanted(struct model *m, const struct m_hold *h, const struct m_waiter *except);
+void m_grant(struct model *m, const struct m_waiter *w, bool waited, struct lock_result *r);
+bool m_has_all(struct model *m, const struct m_waiter *w);
+struct m_hold *
+m_exact(struct model *m, const struct text *path, const struct m_waiter *w, bool any);
+void m_settle(struct model *m);
+void model_expire(struct model *m);
+void m_session_end(struct model *m, struct m_session *s);
+bool m_evict(struct model *m, const struct text *path, const struct m_claim *c);
+void m_node_add(struct model *m, const struct text *path, bool directory);
+void m_node_remove(struct model *m, const struct text *path);
+struct text m_parent(const struct text *path);
+unsigned m_entries(struct model *m, const struct text *path);
+uint64_t m_need(const struct m_waiter *w);
+
+#endif
