@@ -1,0 +1,218 @@
+#include "cli.h"
+
+#include "raftstore/base/clock.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+int fail(int code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    (void)fputs("holdfast: ", stderr);
+    (void)vfprintf(stderr, format, args);
+    (void)fputc('\n', stderr);
+    va_end(args);
+    return code;
+}
+
+int text_number(const char *text, uint64_t *ret_number)
+{
+    uint64_t value = 0;
+    if (*text == '\0')
+        return -EINVAL;
+    for (; *text != '\0'; text++) {
+        if (*text < '0' || *text > '9' || __builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*text - '0'), &value))
+            return -EINVAL;
+    }
+    *ret_number = value;
+    return 0;
+}
+
+static const struct unit {
+    const char *name;
+    uint64_t ms;
+} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+
+static const struct unit *find_unit(const char *text, size_t n)
+{
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+        if (strlen(units[i].name) == n && memcmp(units[i].name, text, n) == 0)
+            return &units[i];
+    return NULL;
+}
+
+int text_duration(const char *text, uint64_t *ret_ms)
+{
+    static const char digits[] = "0123456789";
+    uint64_t total = 0, last_unit_ms = UINT64_MAX;
+    if (strlen(text) > 0 && strspn(text, digits) == strlen(text))
+        return text_number(text, &total) < 0 || __builtin_mul_overflow(total, 1000, ret_ms)
+                   ? -EINVAL
+                   : 0;
+    if (*text == '\0')
+        return -EINVAL;
+    while (*text != '\0') {
+        char number[24];
+        uint64_t value;
+        size_t n = strspn(text, digits);
+        size_t n_unit = strcspn(text + n, digits);
+        const struct unit *unit = find_unit(text + n, n_unit);
+        if (n == 0 || n >= sizeof number || unit == NULL || unit->ms >= last_unit_ms)
+            return -EINVAL;
+        memcpy(number, text, n);
+        number[n] = '\0';
+        if (text_number(number, &value) < 0 || __builtin_mul_overflow(value, unit->ms, &value) ||
+            __builtin_add_overflow(total, value, &total))
+            return -EINVAL;
+        last_unit_ms = unit->ms; /* Great ones first, each once: "1h30m". */
+        text += n + n_unit;
+    }
+    *ret_ms = total;
+    return 0;
+}
+
+const char *text_of_duration(uint64_t ms, char out[32])
+{
+    unsigned long long s = ms / 1000, part = ms % 1000;
+    if (ms < 1000)
+        (void)snprintf(out, 32, "%llums", part);
+    else if (s < 10)
+        (void)snprintf(out, 32, "%llu.%llus", s, part / 100);
+    else if (s < 60)
+        (void)snprintf(out, 32, "%llus", s);
+    else if (s < 3600)
+        (void)snprintf(out, 32, "%llum%02llus", s / 60, s % 60);
+    else if (s < 86400)
+        (void)snprintf(out, 32, "%lluh%02llum", s / 3600, s / 60 % 60);
+    else
+        (void)snprintf(out, 32, "%llud%02lluh", s / 86400, s / 3600 % 24);
+    return out;
+}
+
+const char *text_of_wall(uint64_t wall_ms, char out[32])
+{
+    struct tm tm;
+    time_t s = (time_t)(wall_ms / 1000);
+    if (wall_ms == 0 || gmtime_r(&s, &tm) == NULL || strftime(out, 32, "%FT%TZ", &tm) == 0)
+        (void)snprintf(out, 32, "-");
+    return out;
+}
+
+/* Length of one UTF-8 character at p that may be printed; 0 = none. */
+static size_t printable(const uint8_t *p, size_t left)
+{
+    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+    if (p[0] < 0x20 || p[0] == 0x7f || p[0] == '\\' || (p[0] >= 0x80 && p[0] < 0xc2) ||
+        p[0] > 0xf4 || n > left)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    if (n == 2 && p[0] == 0xc2 && p[1] < 0xa0) /* C1 controls: terminals obey them. */
+        return 0;
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+void text_add(struct buf *out, struct bytes value)
+{
+    const uint8_t *p = value.data;
+    for (size_t i = 0; i < value.size;) {
+        size_t n = printable(p + i, value.size - i);
+        if (n > 0)
+            buf_add(out, p + i, n);
+        else
+            buf_printf(out, "\\x%02x", p[i]);
+        i += n > 0 ? n : 1;
+    }
+}
+
+json_t *text_json(struct bytes value)
+{
+    json_t *s = json_stringn(value.size > 0 ? value.data : "", value.size);
+    if (s != NULL)
+        return s;
+    struct buf out = BUF_INIT;
+    text_add(&out, value);
+    s = json_stringn((const char *)out.data, out.size);
+    buf_deinit(&out);
+    return s;
+}
+
+int print_json(json_t *value)
+{
+    char *text = json_dumps(value, JSON_INDENT(2));
+    json_decref(value);
+    if (text == NULL)
+        return fail(70, "the answer can't be written as JSON");
+    (void)puts(text);
+    free(text);
+    return EXIT_DONE;
+}
+
+/* ---- Tables ---------------------------------------------------------------------------- */
+
+void table_init(struct table *t, unsigned n_columns, const char *const *heading)
+{
+    *t = (struct table){.n_columns = n_columns};
+    for (unsigned i = 0; i < n_columns; i++)
+        table_add(t, bytes_str(heading[i]));
+}
+
+void table_add(struct table *t, struct bytes cell)
+{
+    struct buf text = BUF_INIT;
+    text_add(&text, cell.size > 0 ? cell : bytes_str("-"));
+    buf_add(&text, "", 1);
+    t->cells = xrealloc(t->cells, (t->n_cells + 1) * sizeof *t->cells);
+    t->cells[t->n_cells++] = (char *)text.data;
+}
+
+void table_addf(struct table *t, const char *format, ...)
+{
+    struct buf text = BUF_INIT;
+    va_list args;
+    va_start(args, format);
+    buf_vprintf(&text, format, args);
+    va_end(args);
+    table_add(t, bytes_of(text.data, text.size));
+    buf_deinit(&text);
+}
+
+/* Columns on a terminal: characters, not bytes. */
+static size_t width(const char *cell)
+{
+    size_t n = 0;
+    for (; *cell != '\0'; cell++)
+        n += (*cell & 0xc0) != 0x80;
+    return n;
+}
+
+void table_print(struct table *t)
+{
+    for (size_t at = 0; at < t->n_cells; at += t->n_columns) {
+        for (unsigned i = 0; i < t->n_columns; i++) {
+            size_t widest = 0;
+            const char *cell = t->cells[at + i];
+            for (size_t k = i; k < t->n_cells; k += t->n_columns)
+                widest = width(t->cells[k]) > widest ? width(t->cells[k]) : widest;
+            if (i + 1 == t->n_columns)
+                (void)printf("%s\n", cell);
+            else
+                (void)printf("%s%*s", cell, (int)(widest - width(cell) + 2), "");
+        }
+    }
+}
+
+void table_deinit(struct table *t)
+{
+    for (size_t i = 0; i < t->n_cells; i++)
+        free(t->cells[i]);
+    free(t->cells);
+}
