@@ -4,9 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "raftstore/node/store_files.h"
+
 struct reader {
     sqlite3 *db;
     const char *path;
+    uint64_t size_bytes; /* Of the file. */
     struct lock_table *table;
     struct image_meta meta;
     char *sentence;
@@ -15,12 +18,19 @@ struct reader {
 /* The file says what it is, and SQLite finds its structure whole. */
 static int check_file(struct reader *r)
 {
-    int64_t application = 0, version = 0;
+    int64_t application = 0, version = 0, n_pages = 0, page_bytes = 0;
     int error = sql_query_int(r->db, r->path, "PRAGMA application_id", &application, &r->sentence);
     if (error == 0)
         error = sql_query_int(r->db, r->path, "PRAGMA user_version", &version, &r->sentence);
+    if (error == 0)
+        error = sql_query_int(r->db, r->path, "PRAGMA page_count", &n_pages, &r->sentence);
+    if (error == 0)
+        error = sql_query_int(r->db, r->path, "PRAGMA page_size", &page_bytes, &r->sentence);
     if (error != 0)
         return error;
+    if ((uint64_t)(n_pages * page_bytes) != r->size_bytes)
+        return fail_damaged(&r->sentence, r->path, "it is %llu bytes long and must have %lld",
+                            (unsigned long long)r->size_bytes, (long long)(n_pages * page_bytes));
     if (application != IMAGE_APPLICATION_ID || version < 1)
         return fail_damaged(&r->sentence, r->path, "it is no image of a lock table");
     if (version > IMAGE_FORMAT_VERSION)
@@ -161,7 +171,7 @@ int image_read(const char *path,
                struct replica_image *ret_image,
                char **ret_sentence)
 {
-    struct reader r = {.path = path};
+    struct reader r = {.path = path, .size_bytes = files_size(path)};
     int error = sql_open_immutable(path, &r.db, &r.sentence);
     if (error == 0)
         error = read_database(&r, ret_table, ret_image);
@@ -174,7 +184,7 @@ int image_read_bytes(struct bytes in,
                      struct lock_table **ret_table,
                      struct replica_image *ret_image)
 {
-    struct reader r = {.path = "image in memory"};
+    struct reader r = {.path = "image in memory", .size_bytes = in.size};
     int error =
         sql_open(":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &r.db, &r.sentence);
     if (error == 0) {

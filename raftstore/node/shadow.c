@@ -71,11 +71,11 @@ static void post(struct shadow *s, struct job *j)
     uint64_t backlog = atomic_fetch_add(&s->backlog_bytes, size) + size;
     pthread_mutex_lock(&s->mutex);
     STAILQ_INSERT_TAIL(&s->jobs, j, link);
-    if (!s->wanted && (j->type != JOB_APPLY || backlog >= BATCH_BYTES)) {
-        s->wanted = true;
-        pthread_cond_signal(&s->wake);
-    }
+    bool wake = !s->wanted && (j->type != JOB_APPLY || backlog >= BATCH_BYTES);
+    s->wanted = s->wanted || wake;
     pthread_mutex_unlock(&s->mutex);
+    if (wake)
+        pthread_cond_signal(&s->wake);
 }
 
 static void answer(struct shadow *s, struct job *j)

@@ -217,9 +217,11 @@ void store_loaded_free(struct store *s)
 static void post_item(struct store *s, struct store_item *item)
 {
     pthread_mutex_lock(&s->mutex);
+    bool wake = STAILQ_EMPTY(&s->items); /* Else the writer is awake, and takes all it finds. */
     STAILQ_INSERT_TAIL(&s->items, item, link);
-    pthread_cond_signal(&s->writer_wake);
     pthread_mutex_unlock(&s->mutex);
+    if (wake) /* Not under the mutex, or it would wake only to wait for that. */
+        pthread_cond_signal(&s->writer_wake);
 }
 
 void store_write(struct store *s, const struct replica_write *w)

@@ -188,8 +188,8 @@ void store_job_post(struct store *s, struct store_job job)
     struct store_job *copy = xmemdup(&job, sizeof job);
     pthread_mutex_lock(&s->mutex);
     STAILQ_INSERT_TAIL(&s->jobs, copy, link);
-    pthread_cond_signal(&s->keeper_wake);
     pthread_mutex_unlock(&s->mutex);
+    pthread_cond_signal(&s->keeper_wake);
 }
 
 void *store_keeper_run(void *arg)

@@ -301,7 +301,8 @@ static void test_truncated(void **state)
             path_of(i, path, sizeof path);
             assert_int_equal(truncate(path, lengths[k]), 0);
             bool opened = judge(names[i], "truncated", false);
-            if (strstr(names[i], "spare") == NULL && strstr(names[i], "journal") == NULL)
+            /* The last page may be one that holds nothing. */
+            if (k < 3 && strstr(names[i], "spare") == NULL && strstr(names[i], "journal") == NULL)
                 assert_false(opened);
         }
     }
