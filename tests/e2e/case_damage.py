@@ -117,7 +117,7 @@ def main(t):
     new.joining = True
     new.data = node.data + ".new"
     new.start()
-    c.cli("member", "replace", node.id, new.id, new.raft_address, new.client_address)
+    c.cli("member", "replace", node.id, new.member)
     del c.nodes[node.id]
     new.joining = False
     load.write(20)

@@ -1,14 +1,15 @@
 #!/usr/bin/python3
 """A lease ends when its ttl is over and not before, seen from another mount."""
 # seconds: 14
+import errno
 import os
+import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
-from cluster import boot_ns, check, expect_errno, run_case  # noqa: E402
-import errno  # noqa: E402
+from cluster import boot_ns, check, equal, expect_errno, run_case  # noqa: E402
 
 TTL_MS = 2000
 N = 16
@@ -78,20 +79,31 @@ def main(t):
     judge("renewed by write", measure(a, b, 1200, lambda _, fd: os.write(fd, b"renew 1200ms")))
     judge("renewed by touch", measure(a, b, TTL_MS, lambda name, _: os.utime(a.path(name))))
 
-    # The old script's renew and rm fail while a new holder keeps it.
+    successor(a, b)
+
+
+def successor(a, b):
+    """The old holder's renew and rm fail while a new holder (another process) keeps the lock."""
     fd = a.acquire("job")
     while held(b, "job"):
         time.sleep(0.01)
-    fd2 = b.acquire("job")
-    expect_errno(errno.ESTALE, lambda: os.write(fd, b"renew"), "renewal of a lease that has ended")
-    expect_errno((errno.EPERM, errno.ESTALE), lambda: os.unlink(a.path("job")),
-                 "unlink by the holder before")
-    expect_errno((errno.EPERM, errno.ESTALE), lambda: os.utime(a.path("job")),
-                 "touch by the holder before")
-    os.write(fd2, b"renew")
-    os.unlink(b.path("job"))
+    code = (f"import os, sys; os.open({b.path('job')!r}, os.O_CREAT | os.O_EXCL); print(1, flush=True); "
+            "sys.stdin.read()")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as new:
+        equal(new.stdout.readline().strip(), b"1", "the new holder's acquire")
+        token = b.token("job")
+        refused = (errno.EPERM, errno.ESTALE)
+        expect_errno(errno.ESTALE, lambda: os.write(fd, b"renew"), "renewal of an ended lease")
+        expect_errno(errno.ESTALE, lambda: os.read(fd, 100), "read of an ended lease")
+        expect_errno(errno.ESTALE, lambda: os.write(fd, b"release"), "release of an ended lease")
+        for m in (a, b):
+            expect_errno(refused, lambda: os.unlink(m.path("job")), f"unlink on {m.name}")
+            expect_errno(refused, lambda: os.utime(m.path("job")), f"touch on {m.name}")
+        equal(b.token("job"), token, "token of the new holder")
+        new.stdin.close()
+        equal(new.wait(10), 0, "the new holder's exit")
     os.close(fd)
-    os.close(fd2)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def grow(c, number):
     node = c.add_node(number)
     node.joining = True
     node.start()
-    c.cli("member", "add", number, node.raft_address, node.client_address)
+    c.cli("member", "add", node.member)
     equal(members(c)[number], "standby", f"role of node {number} after add")
     c.cli("member", "promote", number)
     equal(members(c)[number], "voter", f"role of node {number} after promote")

@@ -232,11 +232,11 @@ static void renew(struct worker *w, struct hold *h)
 /* Hold for a while: mostly short, sometimes with renewals for longer than the lease. */
 static void hold_on(struct worker *w, struct hold *h)
 {
-    unsigned kind = (unsigned)random_below(&w->random, 20);
+    unsigned kind = (unsigned)random_below(&w->random, 40);
 
-    if (kind > 2) {
-        pause_ms(w, 0, 30);
-        if (kind > 16)
+    if (kind > 0) {
+        pause_ms(w, 0, 20);
+        if (kind > 35)
             renew(w, h);
         return;
     }

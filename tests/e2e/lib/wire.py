@@ -174,7 +174,7 @@ class Client:
         """Tokens of the holds at a path, by a linearizable read of this node."""
         reply = self.query(1, path, timeout)
         node = decode(reply[3][0])
-        return [one(decode(h), 1) for h in node.get(10, [])]
+        return [one(decode(h), 1) for h in node.get(11, [])]
 
     # ---- commands: this node must be the leader ----
 
