@@ -388,8 +388,6 @@ static void receive_raft(struct replica *r, uint64_t from, const Hf__PeerFrame *
         struct peer *peer = replica_peer(r, from);
         if (peer != NULL)
             peer->heard_ns = r->now_ns;
-        if (m.append_entries_result.rejected == 0)
-            image_result(r, from, m.append_entries_result.last_log_index);
     }
     receive_message(r, &m);
 }

@@ -217,8 +217,9 @@ static void core_configure(struct replica *r)
     raft_set_heartbeat_timeout(&r->core, r->config.heartbeat_ms);
     raft_set_election_timeout(&r->core, r->config.election_timeout_ms);
     raft_set_max_inflight_entries(&r->core, inflight < 8 ? 8 : inflight > 1024 ? 1024 : inflight);
-    /* Images have deadlines of our own. */
-    raft_set_install_snapshot_timeout(&r->core, 3600 * 1000);
+    /* Images have deadlines of our own.  The core's must be short: while it waits for an image and
+     * takes a newer snapshot itself, it ignores every rejection until this is over. */
+    raft_set_install_snapshot_timeout(&r->core, 4 * r->config.election_timeout_ms);
 }
 
 int core_start(struct replica *r, uint64_t term, uint64_t voted_for)

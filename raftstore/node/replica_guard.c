@@ -76,6 +76,7 @@ static enum guard_verdict guard_append_result(struct replica *r,
         *ret_why = "result beyond our log";
         return GUARD_DROP;
     }
+    image_result(r, from, m);
     if (m->rejected == 0)
         return GUARD_PASS;
     /* Next would fall below match, and the count of entries in flight wrap around. */

@@ -118,6 +118,7 @@ void image_send(struct replica *r, const struct raft_message *m)
         return;
     p->image_index = m->install_snapshot.last_index;
     p->image_until_ns = r->now_ns + REPLICA_IMAGE_SEND_NS;
+    p->image_delivered_ns = 0;
     r->io->send_image(r->io_arg, m->server_id, r->core.current_term);
 }
 
@@ -135,13 +136,32 @@ void replica_image_sent(
     if (index != 0)
         p->image_index = index; /* The newest one may have gone. */
     p->image_until_ns = r->now_ns + REPLICA_IMAGE_LOAD_NS;
+    p->image_delivered_ns = r->now_ns;
 }
 
-void image_result(struct replica *r, uint64_t from, uint64_t last_log_index)
+/* The image is done with when the follower has acknowledged it, or when, some time after it was
+ * delivered, the follower's log still ends before it: one that is being installed shows. */
+void image_result(struct replica *r, uint64_t from, const struct raft_append_entries_result *m)
 {
     struct peer *p = replica_peer(r, from);
-    if (p != NULL && p->image_index != 0 && last_log_index >= p->image_index)
+    if (p == NULL || p->image_index == 0)
+        return;
+    if (m->rejected == 0 && m->last_log_index >= p->image_index)
         p->image_index = 0;
+    if (m->rejected != 0 && m->last_log_index < p->image_index && p->image_delivered_ns != 0 &&
+        r->now_ns - p->image_delivered_ns > REPLICA_IMAGE_GRACE_NS)
+        p->image_index = 0;
+}
+
+/* Nothing is known of the other nodes at the begin of a term; images of an older one are not
+ * taken. */
+void image_leader_begin(struct replica *r)
+{
+    for (unsigned i = 0; i < r->n_peers; i++) {
+        r->peers[i].image_index = 0;
+        r->peers[i].commit_sent = 0;
+        r->peers[i].heard_ns = 0;
+    }
 }
 
 /* ---- Installing -------------------------------------------------------------------------- */

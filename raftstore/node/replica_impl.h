@@ -36,7 +36,8 @@
 #define REPLICA_DIGESTS           64u                 /* That are remembered. */
 #define REPLICA_DIGEST_NS         (500u * UINT64_C(1000000))
 #define REPLICA_IMAGE_SEND_NS     (300 * UINT64_C(1000000000)) /* An image on its way. */
-#define REPLICA_IMAGE_LOAD_NS     (30 * UINT64_C(1000000000))  /* Delivered, not yet installed. */
+#define REPLICA_IMAGE_LOAD_NS     (10 * UINT64_C(1000000000))  /* Delivered, not yet installed. */
+#define REPLICA_IMAGE_GRACE_NS    (1 * UINT64_C(1000000000))   /* Delivered, and not taken. */
 #define REPLICA_SNAPSHOT_RETRY_NS (1000 * UINT64_C(1000000))
 
 /* A write that was handed out and is not yet durable. */
@@ -99,10 +100,11 @@ struct read_round {
 /* What is known of another node. */
 struct peer {
     uint64_t id;
-    uint64_t heard_ns;       /* As leader: last answer in our term; 0 = never. */
-    uint64_t commit_sent;    /* As leader: commit index that was told with AppendEntries. */
-    uint64_t image_index;    /* Image on its way there; 0 = none. */
-    uint64_t image_until_ns; /* It counts as lost then. */
+    uint64_t heard_ns;           /* As leader: last answer in our term; 0 = never. */
+    uint64_t commit_sent;        /* As leader: commit index that was told with AppendEntries. */
+    uint64_t image_index;        /* Image on its way there; 0 = none. */
+    uint64_t image_until_ns;     /* It counts as lost then. */
+    uint64_t image_delivered_ns; /* 0 = not yet. */
     bool connected;
 };
 
@@ -373,7 +375,9 @@ void image_send(struct replica *r, const struct raft_message *m);
 void image_accepted(struct replica *r, const struct raft_update *u);
 void image_flush(struct replica *r);
 uint64_t image_wake_ns(const struct replica *r);
-void image_result(struct replica *r, uint64_t from, uint64_t last_log_index);
+/* An answer of a follower, in our term. */
+void image_result(struct replica *r, uint64_t from, const struct raft_append_entries_result *m);
+void image_leader_begin(struct replica *r);
 bool image_is_inflight(struct replica *r, uint64_t to);
 void image_free(struct replica *r);
 

@@ -301,6 +301,7 @@ void propose_leader_begin(struct replica *r)
     r->elected_at_ns = r->now_ns;
     r->term_start_wanted = true;
     r->timeout_fired_ns = r->now_ns;
+    image_leader_begin(r);
 }
 
 void propose_leader_end(struct replica *r)

@@ -1,0 +1,276 @@
+/* What must hold after every step. */
+#include "tests/sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "raftstore/lock/view.h"
+
+static uint64_t hash_bytes(struct bytes b)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    const uint8_t *p = b.data;
+    for (size_t i = 0; i < b.size; i++)
+        h = (h ^ p[i]) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+static struct history *history_at(struct world *w, uint64_t index)
+{
+    if (index >= w->n_history) {
+        size_t n = (size_t)index * 2 + 1024;
+        w->history = xrealloc(w->history, n * sizeof *w->history);
+        memset(w->history + w->n_history, 0, (n - w->n_history) * sizeof *w->history);
+        w->n_history = n;
+    }
+    return &w->history[index];
+}
+
+/* The same entry at an index on all nodes, and the same state after it. */
+void check_applied(struct node *n, uint64_t index, uint64_t term, struct bytes data)
+{
+    struct world *w = n->world;
+    struct history *h = history_at(w, index);
+    struct lock_digest d = lock_digest(replica_table(n->replica));
+    uint64_t hash = hash_bytes(data);
+    if (index <= n->applied_seen)
+        world_fail(w, "node %u applies index %llu again", n->number + 1, (unsigned long long)index);
+    n->applied_seen = index;
+    if (!h->set) {
+        *h = (struct history){true, term, hash, d, n->number + 1};
+        w->n_entries++;
+    } else if (h->term != term || h->hash != hash) {
+        world_fail(w, "nodes %u and %u applied different entries at index %llu", h->node,
+                   n->number + 1, (unsigned long long)index);
+    } else if (h->digest.lo != d.lo || h->digest.hi != d.hi) {
+        world_fail(w, "nodes %u and %u differ after index %llu", h->node, n->number + 1,
+                   (unsigned long long)index);
+    }
+    if (index % 61 == 0) {
+        const char *broken = lock_check(replica_table(n->replica));
+        if (broken != NULL)
+            world_fail(w, "lock table of node %u: %s", n->number + 1, broken);
+    }
+}
+
+void check_installed(struct node *n, uint64_t index)
+{
+    struct history *h = history_at(n->world, index);
+    struct lock_digest d = lock_digest(replica_table(n->replica));
+    n->applied_seen = index;
+    if (h->set && (h->digest.lo != d.lo || h->digest.hi != d.hi))
+        world_fail(n->world, "an image differs at index %llu", (unsigned long long)index);
+    world_trace(n->world, "node %u installed image %llu", n->number + 1, (unsigned long long)index);
+}
+
+/* ---- Tokens and deadlines ---------------------------------------------------------------- */
+
+static struct token_record *token_find(struct world *w, uint64_t token)
+{
+    size_t low = 0, high = w->n_tokens;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (w->tokens[middle].token < token)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < w->n_tokens && w->tokens[low].token == token ? &w->tokens[low] : NULL;
+}
+
+static void token_granted(struct world *w, uint64_t token)
+{
+    if (token <= w->last_token) {
+        world_fail(w, "token %llu is granted after %llu", (unsigned long long)token,
+                   (unsigned long long)w->last_token);
+        return;
+    }
+    w->last_token = token;
+    if (w->n_tokens == w->n_tokens_alloc) {
+        w->n_tokens_alloc = w->n_tokens_alloc == 0 ? 256 : w->n_tokens_alloc * 2;
+        w->tokens = xrealloc(w->tokens, w->n_tokens_alloc * sizeof *w->tokens);
+    }
+    w->tokens[w->n_tokens++] = (struct token_record){.token = token};
+}
+
+static void token_judge(struct world *w, const struct token_record *t)
+{
+    if (t->ended_ns != 0 && t->expired && t->ended_ns < t->deadline_ns)
+        world_fail(w, "token %llu expired at %llu, acknowledged until %llu",
+                   (unsigned long long)t->token, (unsigned long long)t->ended_ns,
+                   (unsigned long long)t->deadline_ns);
+}
+
+void check_acked_hold(struct world *w, uint64_t token, uint64_t deadline_ns)
+{
+    struct token_record *t = token_find(w, token);
+    if (t == NULL) {
+        world_fail(w, "token %llu was never granted", (unsigned long long)token);
+        return;
+    }
+    if (deadline_ns > t->deadline_ns)
+        t->deadline_ns = deadline_ns;
+    token_judge(w, t);
+}
+
+void check_acked_session(struct world *w, uint64_t session_id, uint64_t deadline_ns)
+{
+    if (session_id < 65536 && deadline_ns > w->session_acked[session_id])
+        w->session_acked[session_id] = deadline_ns;
+}
+
+static void effect_ended(struct world *w, const struct lock_effect *e, uint64_t stamp_ns)
+{
+    struct token_record *t = token_find(w, e->token);
+    if (t == NULL) {
+        world_fail(w, "token %llu ends that was never granted", (unsigned long long)e->token);
+        return;
+    }
+    t->ended_ns = stamp_ns;
+    t->expired = e->code == LOCK_EXPIRED;
+    token_judge(w, t);
+}
+
+static void effect_check(struct world *w, const struct lock_effect *e, uint64_t stamp_ns)
+{
+    switch (e->type) {
+    case LOCK_EFFECT_GRANTED:
+        token_granted(w, e->token);
+        break;
+    case LOCK_EFFECT_ENDED:
+        effect_ended(w, e, stamp_ns);
+        break;
+    case LOCK_EFFECT_SESSION_LAPSED:
+        if (e->session_id < 65536 && stamp_ns < w->session_acked[e->session_id])
+            world_fail(w, "session %llu lapsed early", (unsigned long long)e->session_id);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Each index is looked at once, on the node that applies it first. */
+void check_effects(struct node *n,
+                   uint64_t index,
+                   uint64_t stamp_ns,
+                   const struct lock_effects *effects)
+{
+    struct world *w = n->world;
+    if (history_at(w, index)->set)
+        return;
+    for (size_t i = 0; i < effects->n; i++)
+        effect_check(w, &effects->list[i], stamp_ns);
+}
+
+/* ---- Leaders and reads ------------------------------------------------------------------- */
+
+static void check_leader(struct node *n, uint64_t term)
+{
+    struct world *w = n->world;
+    for (size_t i = 0; i < w->n_terms; i++) {
+        if (w->terms[i].term != term)
+            continue;
+        if (w->terms[i].leader != n->number + 1)
+            world_fail(w, "nodes %u and %u lead in term %llu", w->terms[i].leader, n->number + 1,
+                       (unsigned long long)term);
+        return;
+    }
+    if (w->n_terms == w->n_terms_alloc) {
+        w->n_terms_alloc = w->n_terms_alloc == 0 ? 64 : w->n_terms_alloc * 2;
+        w->terms = xrealloc(w->terms, w->n_terms_alloc * sizeof *w->terms);
+    }
+    w->terms[w->n_terms++] = (struct term_record){term, n->number + 1};
+}
+
+void check_state(struct node *n)
+{
+    if (n->replica == NULL)
+        return;
+    struct replica_view v = replica_view(n->replica);
+    world_trace(n->world, "node %u: %s term %llu leader %llu commit %llu last %llu%s",
+                n->number + 1, raft_state_name(v.state), (unsigned long long)v.term,
+                (unsigned long long)v.leader_id, (unsigned long long)v.commit_index,
+                (unsigned long long)v.last_index, v.ready ? " ready" : "");
+    if (v.state == RAFT_LEADER)
+        check_leader(n, v.term);
+}
+
+/* A read never sees a state older than what was acknowledged before it was asked. */
+void check_read(struct node *n, uint64_t acked_index)
+{
+    uint64_t applied = replica_view(n->replica).applied_index;
+    if (applied < acked_index)
+        world_fail(n->world, "node %u serves a read at index %llu, %llu was acknowledged before",
+                   n->number + 1, (unsigned long long)applied, (unsigned long long)acked_index);
+}
+
+/* ---- Mutual exclusion -------------------------------------------------------------------- */
+
+static bool belief_holds(const struct world *w, const struct client *c, const struct belief *b)
+{
+    uint64_t now_ns = client_clock_ns(w, c);
+    if (b->token == 0)
+        return false;
+    return now_ns < (b->session_bound ? c->session_deadline_ns : b->deadline_ns);
+}
+
+/* A belief begins or is prolonged: nobody else may believe what conflicts with it. */
+void check_belief(struct world *w, const struct client *c, unsigned path)
+{
+    const struct belief *mine = &c->beliefs[path];
+    if (!belief_holds(w, c, mine))
+        return;
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        const struct client *other = &w->clients[i];
+        const struct belief *theirs = &other->beliefs[path];
+        if (other == c || !belief_holds(w, other, theirs) ||
+            (mine->mode == LOCK_SHARED && theirs->mode == LOCK_SHARED))
+            continue;
+        world_fail(w, "clients %u (token %llu) and %u (token %llu) both hold path %u", c->number,
+                   (unsigned long long)mine->token, other->number,
+                   (unsigned long long)theirs->token, path);
+    }
+}
+
+/* ---- The end ----------------------------------------------------------------------------- */
+
+static void check_end_node(struct world *w, struct node *n, uint64_t applied_min)
+{
+    if (!n->up) {
+        world_fail(w, "node %u is down in the end", n->number + 1);
+        return;
+    }
+    struct replica_view v = replica_view(n->replica);
+    const char *broken = lock_check(replica_table(n->replica));
+    if (v.leader_id == 0)
+        world_fail(w, "node %u knows no leader in the end", n->number + 1);
+    else if (v.applied_index + 64 < applied_min)
+        world_fail(w, "node %u is far behind in the end", n->number + 1);
+    else if (broken != NULL)
+        world_fail(w, "lock table of node %u: %s", n->number + 1, broken);
+}
+
+/* After healing everything has moved on, and nothing acknowledged is missing. */
+void check_end(struct world *w)
+{
+    uint64_t applied = 0;
+    for (unsigned i = 0; i < w->n_nodes; i++) {
+        if (w->nodes[i].up && replica_view(w->nodes[i].replica).applied_index > applied)
+            applied = replica_view(w->nodes[i].replica).applied_index;
+    }
+    if (applied < w->acked_index)
+        world_fail(w, "acknowledged index %llu is lost", (unsigned long long)w->acked_index);
+    for (unsigned i = 0; i < w->n_nodes; i++)
+        check_end_node(w, &w->nodes[i], applied);
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        if (w->clients[i].done_after_heal == 0)
+            world_fail(w, "client %u got no answer after healing", i);
+    }
+}
+
+void check_free(struct world *w)
+{
+    free(w->history);
+    free(w->tokens);
+    free(w->terms);
+}

@@ -1,0 +1,190 @@
+#include "tests/sim/sim.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "raftstore/node/replica_rule.h"
+
+static const char *const rule_names[RULE_N] = {
+    [RULE_VOTE_FIRST] = "vote-first",
+    [RULE_READ_ROUND] = "read-round",
+    [RULE_OWN_STAMP] = "own-stamp",
+    [RULE_STALE_TERM] = "stale-term",
+    [RULE_RESULT_BOUND] = "result-bound",
+    [RULE_SOLE_TERM] = "sole-term",
+    [RULE_SOLE_TIMEOUT_NOW] = "sole-timeout-now",
+    [RULE_SOLE_TIMEOUT] = "sole-timeout",
+    [RULE_PREV_COMPACTED] = "prev-compacted",
+    [RULE_LATE_REJECTION] = "late-rejection",
+    [RULE_VOTE_RESULT] = "vote-result",
+    [RULE_CHANGE_FIRST] = "change-first",
+    [RULE_ONE_IMAGE] = "one-image",
+    [RULE_IMAGE_REJECTION] = "image-rejection",
+    [RULE_INSTALLING] = "installing",
+    [RULE_HEARTBEAT_RATE] = "heartbeat-rate",
+    [RULE_SAME_TERM_LEADER] = "same-term-leader",
+    [RULE_CONF_ROLLBACK] = "conf-rollback",
+    [RULE_CAP_WRITES] = "cap-writes",
+    [RULE_COMMIT_MAX] = "commit-max",
+};
+
+struct arguments {
+    struct options options;
+    uint64_t first, last;
+    uint64_t budget_s; /* Real time after which no further seed is begun; 0 = none. */
+    bool expect_failure;
+};
+
+static int usage(void)
+{
+    fprintf(stderr,
+            "usage: sim [--seed N | --seeds A-B] [--seconds S] [--nodes N] [--trace]\n"
+            "           [--budget S]         begin no seed after S seconds of real time\n"
+            "           [--rule-off NAME]    break a rule of the replica, to see it noticed\n"
+            "           [--expect-failure]   succeed when some seed fails\n"
+            "rules:");
+    for (unsigned i = 0; i < RULE_N; i++)
+        fprintf(stderr, " %s", rule_names[i]);
+    fprintf(stderr, "\n");
+    return 2;
+}
+
+static bool number_parse(const char *text, uint64_t *ret)
+{
+    char *end;
+    errno = 0;
+    *ret = strtoull(text, &end, 10);
+    return errno == 0 && end != text && *end == '\0';
+}
+
+static bool range_parse(const char *text, struct arguments *a)
+{
+    unsigned long long first, last;
+    if (sscanf(text, "%llu-%llu", &first, &last) != 2 || first > last)
+        return false;
+    a->first = first;
+    a->last = last;
+    return true;
+}
+
+static bool rule_parse(const char *name, uint64_t *rules)
+{
+    for (unsigned i = 0; i < RULE_N; i++) {
+        if (strcmp(name, rule_names[i]) == 0) {
+            *rules |= UINT64_C(1) << i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool option_parse(struct arguments *a, const char *name, const char *value)
+{
+    uint64_t n = 0;
+    if (strcmp(name, "--seeds") == 0)
+        return range_parse(value, a);
+    if (strcmp(name, "--rule-off") == 0)
+        return rule_parse(value, &a->options.rules_off);
+    if (!number_parse(value, &n))
+        return false;
+    if (strcmp(name, "--seed") == 0)
+        a->first = a->last = n;
+    else if (strcmp(name, "--seconds") == 0)
+        a->options.seconds = n;
+    else if (strcmp(name, "--budget") == 0)
+        a->budget_s = n;
+    else if (strcmp(name, "--nodes") == 0 && n >= 1 && n <= NODES_MAX)
+        a->options.nodes = (unsigned)n;
+    else
+        return false;
+    return true;
+}
+
+static bool arguments_parse(struct arguments *a, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--trace") == 0)
+            a->options.trace = true;
+        else if (strcmp(argv[i], "--expect-failure") == 0)
+            a->expect_failure = true;
+        else if (i + 1 < argc && option_parse(a, argv[i], argv[i + 1]))
+            i++;
+        else
+            return false;
+    }
+    return true;
+}
+
+struct totals {
+    uint64_t seeds, events, entries, elections, crashes, images, snapshots, done, grants, reads;
+};
+
+static void totals_add(struct totals *t, const struct world *w)
+{
+    t->seeds++;
+    t->events += w->n_events;
+    t->entries += w->n_entries;
+    t->elections += w->n_elections;
+    t->crashes += w->n_crashes;
+    t->images += w->n_images;
+    t->snapshots += w->n_snapshots;
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        t->done += w->clients[i].n_done;
+        t->grants += w->clients[i].n_grants;
+        t->reads += w->clients[i].n_reads;
+    }
+}
+
+static void totals_print(const struct totals *t)
+{
+    printf("%llu seeds, %llu events, %llu entries, %llu elections, %llu crashes, %llu snapshots, "
+           "%llu images, %llu answers, %llu grants, %llu reads\n",
+           (unsigned long long)t->seeds, (unsigned long long)t->events,
+           (unsigned long long)t->entries, (unsigned long long)t->elections,
+           (unsigned long long)t->crashes, (unsigned long long)t->snapshots,
+           (unsigned long long)t->images, (unsigned long long)t->done,
+           (unsigned long long)t->grants, (unsigned long long)t->reads);
+}
+
+static uint64_t real_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec;
+}
+
+static bool seed_run(struct arguments *a, uint64_t seed, struct world *w, struct totals *t)
+{
+    a->options.seed = seed;
+    bool ok = world_run(w, &a->options);
+    if (!ok)
+        printf("seed %llu failed at %.6f: %s\n", (unsigned long long)seed, (double)w->now_ns / 1e9,
+               w->failure);
+    world_free(w);
+    totals_add(t, w);
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments a = {.options = {.seconds = 20}, .first = 1, .last = 1};
+    struct totals totals = {0};
+    uint64_t begin_s = real_s();
+    bool failed = false;
+    if (!arguments_parse(&a, argc, argv))
+        return usage();
+    struct world *w = xcalloc(1, sizeof *w);
+    for (uint64_t seed = a.first; seed <= a.last && !failed; seed++) {
+        if (a.budget_s != 0 && real_s() - begin_s >= a.budget_s)
+            break;
+        failed = !seed_run(&a, seed, w, &totals);
+    }
+    totals_print(&totals);
+    free(w);
+    if (a.expect_failure)
+        printf(failed ? "noticed, as it should be\n" : "NOT noticed\n");
+    return failed == a.expect_failure ? 0 : 1;
+}
