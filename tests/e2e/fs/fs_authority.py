@@ -183,10 +183,16 @@ def test_pid_name_space(m):
     if subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, capture_output=True).returncode:
         import unittest  # pylint: disable=import-outside-toplevel
         raise unittest.SkipTest("no pid name spaces here")
-    # The other way round is common: the daemon sees into the name spaces below its own.
+    # The common case: the daemon sees into the name spaces below its own (containers).
+    inside = ["unshare", "--pid", "--fork", "bash", "-c"]
     script = "( set -C; : > '%s' ) && touch '%s' && rm '%s'" % (p, p, p)
-    subprocess.run(["unshare", "--pid", "--fork", "bash", "-c", script + "; exit"], check=True)
-    subprocess.run(["unshare", "--pid", "--fork", "bash", "-c", ACQUIRE % p + "; exit"], check=True)
-    with fails("EPERM"):  # Its parent there was init: no heir.
+    subprocess.run(inside + ["bash -c \"$0\"; exit $?", script], check=True)
+    # The first process of a container adopts all orphans in it: it inherits nothing.
+    status = subprocess.run(inside + ["%s; rm -f '%s'; exit $?" % (ACQUIRE % p, p)], check=False,
+                            capture_output=True, text=True)
+    assert status.returncode != 0 and "not permitted" in status.stderr
+    with fails("EPERM"):
         os.unlink(p)
     say(p, "release " + show(p)["token"])
+    # But what it acquired itself is its own.
+    subprocess.run(inside + ["set -C; : > '%s'; set +C; touch '%s' && rm '%s'; exit $?" % (p, p, p)], check=True)

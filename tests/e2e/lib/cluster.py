@@ -270,7 +270,7 @@ class Cluster:
         return node
 
     def start(self):
-        for node in self.nodes.values():
+        for node in list(self.nodes.values()):
             node.start()
         self.wait_leader()
         return self
@@ -281,7 +281,7 @@ class Cluster:
     def leader(self):
         """The node that calls itself leader of the highest term; None when there is none."""
         best = None
-        for node in self.nodes.values():
+        for node in list(self.nodes.values()):
             s = node.status()
             if s and s["state"] == "leader" and (best is None or s["term"] > best[0]):
                 best = (s["term"], node)
@@ -292,7 +292,7 @@ class Cluster:
 
     def followers(self):
         leader = self.wait_leader()
-        return [n for n in self.nodes.values() if n is not leader and n.alive()]
+        return [n for n in list(self.nodes.values()) if n is not leader and n.alive()]
 
     def mount(self, name, nodes=None, options="ttl=5s,timeout=3s"):
         chosen = [self.nodes[i] for i in nodes] if nodes else list(self.nodes.values())

@@ -1,0 +1,217 @@
+"""No answer from the cluster: time-outs and signals.  The node is stopped with SIGSTOP."""
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+from mountlib import Mount, Node, acquire, fails, show, take, wait_until
+
+OPTIONS = None
+
+
+class Stopped:
+    """A mount of a node that can be stopped."""
+
+    def __init__(self, options):
+        self.base = tempfile.mkdtemp(prefix="holdfast-fs-")
+        os.chmod(self.base, 0o755)
+        self.node = Node(self.base)
+        os.mkdir(self.base + "/m")
+        self.mount = Mount(options, self.node.address, self.base + "/m")
+
+    def __enter__(self):
+        return self
+
+    def stop(self):
+        self.node.daemon.signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.node.daemon.signal(signal.SIGCONT)
+
+    def __exit__(self, *_):
+        self.go_on()
+        try:
+            self.mount.close()
+            self.node.close()
+        finally:
+            if self.node.daemon.process.poll() is None:
+                self.node.daemon.kill()
+            shutil.rmtree(self.base, ignore_errors=True)
+
+
+def timed(function, *names):
+    began = time.monotonic()
+    with fails(*names):
+        function()
+    return time.monotonic() - began
+
+
+def test_time_out():
+    """Every operation ends with ETIMEDOUT, timeout= after it began; nothing hangs."""
+    with Stopped("timeout=700ms,ttl=30s,session_ttl=20s,dircache=0") as s:
+        p = s.mount.path("held")
+        fd = acquire(p)
+        directory = os.open(s.mount.dir, os.O_DIRECTORY)
+        s.stop()
+        operations = {
+            "acquire": lambda: acquire(s.mount.path("new")),
+            "read": lambda: os.pread(fd, 10, 0),
+            "renew": lambda: os.write(fd, b"renew"),
+            "note": lambda: os.write(fd, b"a note"),
+            "utime": lambda: os.utime(fd),
+            "stat": lambda: os.stat(p),
+            "list": lambda: os.listdir(directory),
+            "statvfs": lambda: os.statvfs(s.mount.dir),
+            "getxattr": lambda: os.getxattr(fd, "user.holdfast.token"),
+            "mkdir": lambda: os.mkdir(s.mount.path("d")),
+        }
+        for name, function in operations.items():
+            took = timed(function, "ETIMEDOUT")
+            assert 0.6 <= took < 2.5, "%s: %.2f s" % (name, took)
+        assert subprocess.run(["df", s.mount.dir], check=False, capture_output=True, timeout=20).returncode in (0, 1)
+        os.fsync(fd)  # By our own clock it is held.
+        s.go_on()
+        wait_until(lambda: works(s.mount.dir), 10)
+        os.write(fd, b"renew")
+        os.close(fd)
+        os.unlink(p)
+        # What timed out has left nothing behind.
+        wait_until(lambda: "new" not in os.listdir(s.mount.dir), 10)
+
+
+def works(directory):
+    try:
+        os.stat(directory + "/nothing")
+    except OSError as e:
+        return e.errno == errno.ENOENT
+    return False
+
+
+def test_lost_without_being_told():
+    """The daemon judges by its own deadline."""
+    with Stopped("timeout=5s,ttl=1s") as s:
+        fd = acquire(s.mount.path("x"))
+        began = time.monotonic()
+        s.stop()
+        while True:
+            try:
+                os.fsync(fd)
+            except OSError as e:
+                assert e.errno == errno.ESTALE
+                break
+            assert time.monotonic() - began < 3
+            time.sleep(0.002)
+        assert time.monotonic() - began <= 1.0
+        with fails("ESTALE"):
+            os.pread(fd, 1, 0)
+        with fails("ESTALE"):
+            os.write(fd, b"renew")
+        s.go_on()
+        with fails("ESTALE"):
+            os.write(fd, b"renew")
+        os.close(fd)
+
+
+INTERRUPTED = r"""
+import os, signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.siginterrupt(signal.SIGUSR1, True)
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print("ready", flush=True)
+fd = libc.open(sys.argv[1].encode(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+print(fd, ctypes.get_errno(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_interrupt():
+    """A signal ends the wait; nothing is left of the request."""
+    with Stopped("timeout=20s,session_ttl=30s,ttl=60s") as s:
+        for i in range(3):
+            p = s.mount.path("x%d" % i)
+            process = subprocess.Popen(["python3", "-c", INTERRUPTED, p], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
+            process.stdout.readline()
+            # First the LOOKUP waits; the second time it is the CREATE that we meet, mostly.
+            s.stop()
+            time.sleep(0.3)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGUSR1)
+            fd, error = map(int, process.stdout.readline().split())
+            took = time.monotonic() - sent
+            if fd < 0:
+                assert error == errno.EINTR and took < 0.1, (fd, error, took)
+            s.go_on()
+            process.stdin.close()
+            process.stdout.close()
+            process.wait(10)
+            if fd < 0:
+                wait_until(lambda p=p: not os.path.exists(p), 10)
+
+
+def test_kill_a_waiting_process():
+    """SIGKILL reaps at once, whatever the process waits for."""
+    with Stopped("timeout=20s,session_ttl=30s") as s:
+        take(s.mount.path("held"))
+        s.stop()
+        for command in ("cat '%s'" % s.mount.path("held"), ": > '%s'" % s.mount.path("new"), "ls -l '%s'" % s.mount.dir,
+                        "rm '%s'" % s.mount.path("held"), "mkdir '%s'" % s.mount.path("d")):
+            process = subprocess.Popen(["bash", "-c", "set -C; exec 2>/dev/null; " + command], stdout=subprocess.DEVNULL)
+            time.sleep(0.15)
+            assert process.poll() is None, command
+            process.kill()
+            sent = time.monotonic()
+            process.wait(10)
+            assert time.monotonic() - sent < 0.2, command
+        s.go_on()
+        wait_until(lambda: works(s.mount.dir), 10)
+        wait_until(lambda: os.listdir(s.mount.dir) in (["held"], []), 10)
+
+
+def test_handled_signals_do_not_disturb():
+    """A signal that a program handles (a shell's SIGCHLD) does not make open() fail while the
+    cluster answers as usual."""
+    with Mount() as m:
+        p = m.path("x")
+        count = [0]
+
+        def on_timer(*_):
+            count[0] += 1
+
+        signal.signal(signal.SIGUSR1, on_timer)
+        pid, poker = os.getpid(), None
+        try:
+            poker = subprocess.Popen(["python3", "-c", "import os, time\nwhile os.getppid() == %d:\n    os.kill(%d, 10)\n"
+                                      "    time.sleep(0.001)" % (pid, pid)])
+            end = time.monotonic() + 1.5
+            import ctypes  # pylint: disable=import-outside-toplevel
+            libc = ctypes.CDLL(None, use_errno=True)
+            n = 0
+            while time.monotonic() < end:
+                fd = libc.open(p.encode(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                assert fd >= 0, errno.errorcode[ctypes.get_errno()]
+                libc.close(fd)
+                assert libc.unlink(p.encode()) == 0, errno.errorcode[ctypes.get_errno()]
+                n += 1
+            assert n > 20 and count[0] > 20
+        finally:
+            if poker is not None:
+                poker.kill()
+                poker.wait()
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
+def test_read_while_lost():
+    with Stopped("timeout=2s,ttl=400ms") as s:
+        fd = acquire(s.mount.path("x"))
+        assert show(s.mount.path("x"))
+        s.stop()
+        time.sleep(0.1)
+        with fails("ESTALE", "ETIMEDOUT"):
+            os.pread(fd, 10, 0)
+        s.go_on()
+        os.close(fd)
