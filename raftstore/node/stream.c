@@ -110,8 +110,7 @@ static void stream_end(struct stream *s, int status)
         return;
     const struct stream_ops *ops = s->ops;
     void *arg = s->arg;
-    s->out.size = 0; /* Nothing more is to be said on a stream that is broken. */
-    stream_close(s);
+    stream_close(s); /* Writes what was said last, if the other side still listens. */
     ops->ended(arg, status);
 }
 
