@@ -22,6 +22,7 @@ struct program {
     char *data;   /* Absolute; NULL unless local. */
     char *log;    /* Absolute; NULL: standard error stays. */
     int ready_fd; /* To the parent that waits; -1 in the foreground. */
+    int error_fd; /* Standard error as it was at the start. */
 };
 
 static char *join(const char *a, const char *b)
@@ -115,7 +116,7 @@ static void on_ready(void *arg, const char *sentence)
     struct program *p = arg;
     if (p->ready_fd < 0) {
         if (sentence != NULL)
-            (void)fprintf(stderr, "mount.holdfast: %s\n", sentence);
+            (void)dprintf(p->error_fd, "mount.holdfast: %s\n", sentence);
         return;
     }
     struct buf text = BUF_INIT;
@@ -215,13 +216,14 @@ static int run_in_background(struct program *p)
 
 static int run_in_foreground(struct program *p)
 {
+    p->error_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     int status = open_log(p);
     return status != 0 ? status : run(p);
 }
 
 int main(int argc, char **argv)
 {
-    struct program p = {.ready_fd = -1};
+    struct program p = {.ready_fd = -1, .error_fd = STDERR_FILENO};
     bool is_root = geteuid() == 0;
     char *sentence = NULL;
     if (options_parse(argc, argv, is_root, &p.options, &sentence) < 0) {
