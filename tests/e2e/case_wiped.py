@@ -3,6 +3,7 @@
 refused, with a clear message; `holdfast member replace` brings it back under a new id."""
 # seconds: 12
 import os
+import re
 import shutil
 import sys
 
@@ -13,8 +14,9 @@ import wire  # noqa: E402
 
 
 def refused(node):
-    text = node.process.last_text()
-    return ("wiped" in text or "new id" in text) and text
+    """What the node says about having been wiped."""
+    lines = node.process.last_text().splitlines()
+    return [x for x in lines if "level=error" in x and re.search("wiped or exchanged|new id", x)]
 
 
 def main(t):
@@ -28,7 +30,7 @@ def main(t):
     shutil.rmtree(victim.data)
     victim.start()
     text = wait_for("a word about the wiped node", 15, lambda: refused(victim))
-    print(text.strip().splitlines()[-1][:300])
+    print(text[-1][:400])
     others = [n for n in c.nodes.values() if n is not victim]
 
     # With it and one other the cluster would have a majority, of which one has forgotten: none.

@@ -196,6 +196,10 @@ class Mount:
     def ready(self):
         if not self.process.alive():
             raise Failed(f"mount {self.name} ended: {self.process.last_text()[-600:]}")
+        try:
+            os.statvfs(self.dir)  # Asks the daemon; fails on the mount of a dead one.
+        except OSError:
+            return False
         return is_mounted(self.dir)
 
     def path(self, name):
