@@ -6,6 +6,11 @@
  *                                         PAUSED
  *     SENT --"queued"--> QUEUED --event or answer to a repetition--> (callback)
  *
+ * The session keeps a result for each number above the lowest unanswered one, and a bounded number
+ * of them; so a request that waits for long would hold up all others.  It is therefore "parked":
+ * its number is acknowledged like an answered one, it stays in the cluster's queue, and its outcome
+ * comes by event only.  Should events be missed (a gap), it is canceled and asked for anew.
+ *
  * A command gets its number when it is sent first and keeps it: repetitions are recognised by
  * (session, seq), also by the next leader.  It never moves to another session once it may have
  * been executed.  An acquire whose caller gave up stays as an orphan until its outcome is known,
@@ -25,6 +30,7 @@
 #define REPEAT_MS          3000  /* Unanswered on a connection that is otherwise alive. */
 #define QUEUED_REPEAT_MS   30000 /* Queued: the event can't be lost, but if it is. */
 #define CANCEL_REPEAT_MS   200   /* Canceled: likewise. */
+#define PARK_WINDOW        1024u /* Numbers behind a queued request: park it (LOCK_RESULTS_MAX: 4096). */
 
 static void on_timer(struct boot_timer *t);
 static void send_command(struct client *c, struct command *k, uint64_t now);
@@ -112,10 +118,28 @@ static void assign(struct client *c, struct command *k)
 
 static void unassign(struct client *c, struct command *k)
 {
-    TAILQ_REMOVE(&c->commands.assigned, k, link);
+    if (k->parked)
+        TAILQ_REMOVE(&c->commands.parked, k, link);
+    else
+        TAILQ_REMOVE(&c->commands.assigned, k, link);
     if (k->waits)
         HASH_DELETE(hh_seq, c->commands.by_seq, k);
+    k->parked = k->cancel_sent = k->no_session = false;
     k->seq = 0;
+}
+
+/* Requests that have waited for long must not keep results from being acknowledged. */
+static void park_old(struct client *c)
+{
+    struct commands *all = &c->commands;
+    struct command *k;
+    while ((k = TAILQ_FIRST(&all->assigned)) != NULL && k->state == COMMAND_QUEUED &&
+           c->session.seq_next - k->seq > PARK_WINDOW) {
+        TAILQ_REMOVE(&all->assigned, k, link);
+        TAILQ_INSERT_TAIL(&all->parked, k, link);
+        k->parked = true;
+        boot_timer_stop(&c->timers, &k->timer);
+    }
 }
 
 static void remove_command(struct client *c, struct command *k)
@@ -206,6 +230,7 @@ void commands_pump(struct client *c)
     while (all->n_wire < all->n_wire_max && (k = TAILQ_FIRST(&all->line)) != NULL) {
         TAILQ_REMOVE(&all->line, k, link);
         assign(c, k);
+        park_old(c);
         if (k->waits)
             watch_want_session(c);
         send_command(c, k, now);
@@ -227,15 +252,32 @@ void commands_on_primary_lost(struct client *c)
     (void)c; /* What is on the wire is sent again by commands_on_primary(). */
 }
 
+/* A parked request of which events may have been missed: out of the queue, if it is in there, and
+ * asked for anew.  If it was granted, its owner has the lock and gets the same hold again. */
+static void ask_anew(struct client *c, struct command *k)
+{
+    Hf__Command command = HF__COMMAND__INIT;
+    command.op = WIRE_OP_CANCEL;
+    command.cancel_seq = k->seq;
+    unassign(c, k);
+    set_state(c, k, COMMAND_IN_LINE);
+    k->deadline_ns = UINT64_MAX;     /* It was queued: its own wait_ms bounds it. */
+    (void)add_internal(c, &command); /* Before it in line, so before it on the wire. */
+    TAILQ_INSERT_TAIL(&c->commands.line, k, link);
+}
+
 void commands_on_gap(struct client *c)
 {
     struct command *k;
     uint64_t now = now_boot(c);
     if (c->route.primary == NULL)
         return;
+    while ((k = TAILQ_FIRST(&c->commands.parked)) != NULL)
+        ask_anew(c, k);
     TAILQ_FOREACH(k, &c->commands.assigned, link)
     if (k->state == COMMAND_QUEUED)
         send_command(c, k, now);
+    commands_pump(c);
 }
 
 /* ---- Answers --------------------------------------------------------------------------- */
@@ -246,16 +288,21 @@ static void on_queued(struct client *c, struct command *k)
     set_state(c, k, COMMAND_QUEUED);
     k->n_tries = 0;
     set_timer(c, k, client_after_ms(c, QUEUED_REPEAT_MS + random_below(&c->random, 5000)));
-    if (first && k->orphan && !k->canceled)
+    if (first && (k->orphan || k->canceled) && !k->cancel_sent)
         cancel_at_cluster(c, k);
     commands_pump(c);
 }
 
-/* A cancel was answered: its target's outcome is known to the cluster now. */
-static void on_cancel_done(struct client *c, uint64_t target_id)
+/* A cancel was answered: if it found its target in the queue, that is the target's outcome; else
+ * the outcome was decided before, and its event is on the way. */
+static void on_cancel_done(struct client *c, uint64_t target_id, uint32_t code)
 {
     struct command *k = find(c, target_id);
-    if (k != NULL && k->state == COMMAND_QUEUED)
+    if (k == NULL || k->state != COMMAND_QUEUED || !k->cancel_sent)
+        return;
+    if (code == WIRE_CODE_OK)
+        finish_code(c, k, WIRE_CODE_CANCELED);
+    else if (!k->parked)
         boot_timer_set(&c->timers, &k->timer, client_after_ms(c, CANCEL_REPEAT_MS));
 }
 
@@ -263,13 +310,14 @@ static void on_final(struct client *c, struct command *k, const Hf__Result *r)
 {
     bool granted = r->code == WIRE_CODE_OK && k->op == WIRE_OP_ACQUIRE;
     uint64_t target = k->op == WIRE_OP_CANCEL ? k->target_id : 0;
+    uint32_t code = r->code;
     if (k->orphan && granted)
         undo_grant(c, k, r);
     if (r->token > c->commands.token_max)
         c->commands.token_max = r->token;
     finish(c, k, 0, r);
     if (target != 0)
-        on_cancel_done(c, target);
+        on_cancel_done(c, target, code);
     commands_pump(c);
 }
 
@@ -284,7 +332,13 @@ bool commands_on_result(struct client *c, uint64_t id, const Hf__Result *r)
     if (r->code == WIRE_CODE_QUEUED) {
         on_queued(c, k);
     } else if (r->code == WIRE_CODE_NO_SESSION && k->session_id == c->session.id) {
-        session_on_ended(c, k->session_id); /* Answers all commands of it, this one too. */
+        k->no_session = true;
+        if (k->state != COMMAND_QUEUED)
+            set_state(c, k, COMMAND_PAUSED);
+        session_doubt(c); /* Leads to commands_on_session_kept() or _ended(). */
+    } else if (r->code == WIRE_CODE_STALE_SEQ && k->parked) {
+        ask_anew(c, k); /* A repetition of before it was parked. */
+        commands_pump(c);
     } else {
         on_final(c, k, r);
     }
@@ -406,6 +460,7 @@ static void cancel_at_cluster(struct client *c, struct command *k)
     Hf__Command command = HF__COMMAND__INIT;
     command.op = WIRE_OP_CANCEL;
     command.cancel_seq = k->seq;
+    k->cancel_sent = true;
     add_internal(c, &command)->target_id = k->id;
     commands_pump(c);
 }
@@ -463,15 +518,32 @@ void commands_on_session_ended(struct client *c, uint64_t session_id)
         set_timer(c, k, UINT64_MAX);
     }
     /* A callback may do anything but free the client: always from the front. */
-    while ((k = TAILQ_FIRST(&all->assigned)) != NULL && k->session_id == session_id)
+    while (((k = TAILQ_FIRST(&all->assigned)) != NULL && k->session_id == session_id) ||
+           ((k = TAILQ_FIRST(&all->parked)) != NULL && k->session_id == session_id))
         finish_code(c, k, WIRE_CODE_NO_SESSION);
+}
+
+void commands_on_session_kept(struct client *c)
+{
+    struct command *k;
+    uint64_t now = now_boot(c);
+    if (c->route.primary == NULL)
+        return;
+    TAILQ_FOREACH(k, &c->commands.assigned, link)
+    {
+        if (!k->no_session)
+            continue;
+        k->no_session = false;
+        send_command(c, k, now);
+    }
 }
 
 void commands_fail_all(struct client *c)
 {
     struct commands *all = &c->commands;
     struct command *k;
-    while ((k = TAILQ_FIRST(&all->assigned)) != NULL || (k = TAILQ_FIRST(&all->line)) != NULL)
+    while ((k = TAILQ_FIRST(&all->assigned)) != NULL || (k = TAILQ_FIRST(&all->parked)) != NULL ||
+           (k = TAILQ_FIRST(&all->line)) != NULL)
         finish(c, k, -ECANCELED, NULL);
 }
 
@@ -479,6 +551,7 @@ void commands_init(struct client *c, unsigned inflight_max)
 {
     TAILQ_INIT(&c->commands.line);
     TAILQ_INIT(&c->commands.assigned);
+    TAILQ_INIT(&c->commands.parked);
     c->commands.n_wire_max = inflight_max;
 }
 

@@ -113,6 +113,10 @@ void session_on_primary_lost(struct client *c);
 bool session_on_result(struct client *c, uint64_t id, const Hf__Result *r);
 bool session_on_failure(struct client *c, uint64_t id, const Hf__Failure *f);
 
+/* A command was answered "no such session": it ended, or has only run out and can be resumed. A
+ * keepalive tells. */
+void session_doubt(struct client *c);
+
 /* The cluster said that the session `id` is no more. */
 void session_on_ended(struct client *c, uint64_t id);
 
@@ -137,6 +141,9 @@ struct command {
     uint8_t op;
     bool waits;              /* May be queued (wait_ms). */
     bool canceled;           /* client_cancel(). */
+    bool cancel_sent;        /* The cluster was asked to cancel it, under its present seq. */
+    bool parked;             /* In commands.parked. */
+    bool no_session;         /* Refused so; the next keepalive's answer decides. */
     bool orphan;             /* Nobody waits; to be undone if it was granted. */
     bool internal;           /* Ours: cancel and release of orphans. */
     bool many;               /* Several paths. */
@@ -163,6 +170,7 @@ TAILQ_HEAD(command_list, command);
 struct commands {
     struct command_list line;     /* In the order given. */
     struct command_list assigned; /* By seq. */
+    struct command_list parked;   /* Queued long ago: acknowledged, see command.c. */
     struct command *by_id;
     struct command *by_seq; /* Assigned ones that may wait: events name them so. */
     unsigned n;             /* All of them. */
@@ -181,6 +189,8 @@ bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf
 void commands_on_event(struct client *c, const Hf__Event *e);
 void commands_on_gap(struct client *c);
 void commands_on_session_ended(struct client *c, uint64_t session_id);
+/* A keepalive says that the session is there (again). */
+void commands_on_session_kept(struct client *c);
 void commands_fail_all(struct client *c);
 
 /* Everything up to this number is answered. */

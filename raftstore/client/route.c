@@ -14,10 +14,10 @@
 #define SEEK_TICK_MS      25  /* While seeking a leader, at first, */
 #define SEEK_TICK_SLOW_MS 150 /* and after SEEK_FAST_MS. */
 #define SEEK_FAST_MS      5000
-#define BUSY_TICK_MS      100  /* With something unanswered. */
+#define BUSY_TICK_MS      50   /* With something unanswered. */
 #define IDLE_TICK_MS      1000 /* With nothing. */
-#define SILENT_PING_MS    300  /* Nothing heard though something is due: ping. */
-#define SUSPECT_MS        300  /* The ping isn't answered either: look for another leader. */
+#define SILENT_PING_MS    200  /* Nothing heard though something is due: ping. */
+#define SUSPECT_MS        200  /* The ping isn't answered either: look for another leader. */
 #define IDLE_PING_MS      1000
 #define DROP_MS           5000 /* Ping not answered: the connection is dead. */
 #define BACKOFF_MS        20
@@ -165,7 +165,7 @@ static bool suspect(const struct client *c, const struct peer *p, uint64_t now)
     /* The oldest ones, as far as a few looks find one: waiters stand at the front. */
     for (unsigned i = 0; k != NULL && i < 64; i++, k = TAILQ_NEXT(k, link))
         if (k->state == COMMAND_SENT && k->serial == p->serial &&
-            boot - k->last_boot_ns > 2 * SUSPECT_MS * NS_PER_MS)
+            boot - k->last_boot_ns > 3 * SUSPECT_MS * NS_PER_MS)
             return true;
     return false;
 }

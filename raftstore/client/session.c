@@ -186,6 +186,7 @@ static void on_kept(struct client *c, uint64_t sent_ns, const Hf__Result *r)
         tell(c, CLIENT_SESSION_RESUMED);
     else if (was_in_jeopardy)
         tell(c, CLIENT_SESSION_SAFE);
+    commands_on_session_kept(c);
 }
 
 static void open_later(struct client *c)
@@ -232,6 +233,13 @@ bool session_on_failure(struct client *c, uint64_t id, const Hf__Failure *f)
         boot_timer_set(&c->timers, &s->keepalive,
                        client_after_ms(c, client_backoff_ms(c, 20, s->granted_ttl_ms / 6 + 1, 0)));
     return true;
+}
+
+void session_doubt(struct client *c)
+{
+    /* A keepalive under way was sent after the command, or it would have been answered before. */
+    if (c->session.state == SESSION_OPEN && c->session.frame_id == 0 && c->route.primary != NULL)
+        send_keepalive(c);
 }
 
 void session_on_ended(struct client *c, uint64_t id)

@@ -118,6 +118,41 @@ static void a_command_may_be_what_tells_of_the_end(void **state)
     harness_deinit(&h);
 }
 
+static bool lapsed; /* The session has run out: a keepalive resumes it. */
+
+static bool
+refuse_while_lapsed(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    if (command == NULL)
+        return false;
+    if (command->op == WIRE_OP_SESSION_KEEPALIVE)
+        lapsed = false;
+    if (!lapsed || command->op != WIRE_OP_ACQUIRE)
+        return false;
+    fake_code(k, frame->id, WIRE_CODE_NO_SESSION);
+    return true;
+}
+
+/* A lapsed session refuses commands as an ended one does, but it need not be given up. */
+static void a_lapsed_session_is_resumed_not_given_up(void **state)
+{
+    struct harness h;
+    struct outcome o;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 30000);
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_OPENED] == 1);
+    h.nodes[0].script = refuse_while_lapsed;
+    lapsed = true;
+    harness_acquire(&h, 0, 0, 5000, &o);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_OK);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_ENDED], 0);
+    assert_int_equal(h.cluster.n_opens, 1);
+    assert_true(o.at_boot_ns - o.sent_boot_ns < 500 * NS_PER_MS);
+    harness_deinit(&h);
+}
+
 static void closing_ends_the_session_and_fails_the_rest(void **state)
 {
     struct harness h;
@@ -173,7 +208,8 @@ static struct {
     uint64_t seq;
     uint64_t session_id;
     unsigned n;
-    uint32_t cancel_code; /* What the target of a cancel becomes, by event; OK = nothing. */
+    unsigned n_cancels;
+    uint32_t cancel_code; /* What the target of a cancel becomes, by event; OK: it was granted. */
 } waiting;
 
 /* Queues every acquire; cancels are answered, and end the wait. */
@@ -193,6 +229,11 @@ queue_acquires(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Comm
     if (command->op != WIRE_OP_CANCEL)
         return false;
     assert_int_equal(command->cancel_seq, waiting.seq);
+    waiting.n_cancels++;
+    if (waiting.cancel_code == WIRE_CODE_OK) {
+        fake_code(k, frame->id, WIRE_CODE_NOT_FOUND);
+        return true;
+    }
     fake_execute(k, frame->id, command);
     e.type = WIRE_EFFECT_REFUSED;
     e.waited = true;
@@ -200,8 +241,7 @@ queue_acquires(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Comm
     e.code = waiting.cancel_code;
     e.seq = waiting.seq;
     e.session_id = waiting.session_id;
-    if (waiting.cancel_code != WIRE_CODE_OK)
-        fake_event(k, &e);
+    fake_event(k, &e);
     return true;
 }
 
@@ -280,7 +320,7 @@ static void a_canceled_wait_is_answered_once(void **state)
     (void)state;
     harness_init(&h, 1);
     h.nodes[0].script = queue_acquires;
-    waiting.n = 0;
+    waiting.n = waiting.n_cancels = 0;
     waiting.cancel_code = WIRE_CODE_CANCELED;
     harness_client(&h, 1, 5000);
     uint64_t handle = harness_acquire(&h, 0, WIRE_WAIT_FOREVER, 1000, &o);
@@ -298,7 +338,7 @@ static void a_canceled_wait_is_answered_once(void **state)
     RUN_UNTIL(&h, waiting.n == 2);
     harness_run_ms(&h, 10);
     client_cancel(h.client, handle);
-    RUN_UNTIL(&h, fake_find(&h.cluster, WIRE_OP_CANCEL, 1) != NULL);
+    RUN_UNTIL(&h, waiting.n_cancels == 2);
     h.nodes[0].script = NULL;
     RUN_UNTIL(&h, o.n == 1);
     assert_int_equal(o.code, WIRE_CODE_OK);
@@ -336,6 +376,67 @@ static void an_old_command_waits_and_new_ones_go_on(void **state)
     waiting.seq = seq;
     grant_by_event(&h, 3, 9);
     RUN_UNTIL(&h, o.n == 1);
+    harness_deinit(&h);
+}
+
+/* One that waits for long is acknowledged all the same, or the session's results would pile up. */
+static void a_long_wait_does_not_hold_up_results(void **state)
+{
+    struct harness h;
+    struct outcome o, other;
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].script = queue_acquires;
+    waiting.n = 0;
+    harness_client(&h, 1, 60000);
+    harness_acquire(&h, 0, WIRE_WAIT_FOREVER, 1000, &o);
+    RUN_UNTIL(&h, waiting.n == 1);
+    uint64_t seq = waiting.seq;
+    h.nodes[0].script = NULL;
+    for (int i = 0; i < 1500; i++) {
+        harness_acquire(&h, 0, 0, 5000, &other);
+        while (other.n == 0)
+            (void)uv_run(&h.loop, UV_RUN_ONCE);
+    }
+    assert_true(fake_find(&h.cluster, WIRE_OP_ACQUIRE, 1499)->ack_seq > seq);
+    /* Its outcome still comes by event. */
+    waiting.seq = seq;
+    grant_by_event(&h, 3, 9);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.token, 9);
+    harness_deinit(&h);
+}
+
+/* And when events were missed, it is canceled and asked for anew. */
+static void a_parked_wait_survives_a_gap(void **state)
+{
+    struct harness h;
+    struct outcome o, other;
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].script = queue_acquires;
+    waiting.n = 0;
+    harness_client(&h, 1, 60000);
+    harness_acquire(&h, 0, WIRE_WAIT_FOREVER, 1000, &o);
+    RUN_UNTIL(&h, waiting.n == 1);
+    uint64_t seq = waiting.seq;
+    h.nodes[0].script = NULL;
+    for (int i = 0; i < 1100; i++) {
+        harness_acquire(&h, 0, 0, 5000, &other);
+        while (other.n == 0)
+            (void)uv_run(&h.loop, UV_RUN_ONCE);
+    }
+    h.nodes[0].gap = true;
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_OK);
+    const struct fake_executed *cancel = fake_find(&h.cluster, WIRE_OP_CANCEL, 0);
+    const struct fake_executed *again = fake_find(&h.cluster, WIRE_OP_ACQUIRE, 1100);
+    assert_non_null(cancel);
+    assert_non_null(again);
+    assert_int_equal(cancel->cancel_seq, seq);
+    assert_true(again->seq > cancel->seq);
+    RUN_UNTIL(&h, client_info(h.client).n_pending == 0);
     harness_deinit(&h);
 }
 
@@ -388,6 +489,7 @@ int main(void)
         cmocka_unit_test(jeopardy_ends_when_a_keepalive_is_acknowledged),
         cmocka_unit_test(an_ended_session_answers_its_commands_and_another_is_opened),
         cmocka_unit_test(a_command_may_be_what_tells_of_the_end),
+        cmocka_unit_test(a_lapsed_session_is_resumed_not_given_up),
         cmocka_unit_test(closing_ends_the_session_and_fails_the_rest),
         cmocka_unit_test(closing_does_not_wait_longer_than_the_grace),
         cmocka_unit_test(abandoning_ends_nothing),
@@ -395,6 +497,8 @@ int main(void)
         cmocka_unit_test(a_wait_survives_a_reconnect_and_a_gap),
         cmocka_unit_test(a_canceled_wait_is_answered_once),
         cmocka_unit_test(an_old_command_waits_and_new_ones_go_on),
+        cmocka_unit_test(a_long_wait_does_not_hold_up_results),
+        cmocka_unit_test(a_parked_wait_survives_a_gap),
         cmocka_unit_test(events_resume_without_loss_or_repetition),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -264,11 +264,9 @@ static void print_one_hold(const Hf__Hold *h)
                  h->mode == WIRE_MODE_SHARED ? "shared" : "exclusively", wire_kind_name(h->kind),
                  (unsigned long long)h->token);
     print_field("owner", pack_bytes(h->owner));
-    (void)printf("  %-10s pid %u, uid %u on ", "process", h->pid, h->uid);
-    struct buf host = BUF_INIT;
-    text_add(&host, pack_bytes(h->host));
-    (void)printf("%.*s\n", (int)host.size, host.data != NULL ? (char *)host.data : "");
-    buf_deinit(&host);
+    (void)printf("  %-10s pid %u, uid %u\n", "process", h->pid, h->uid);
+    if (h->host.len > 0)
+        print_field("host", pack_bytes(h->host));
     if (h->start != 0 || h->end_inverted != 0)
         (void)printf("  %-10s %llu to %llu\n", "bytes", (unsigned long long)h->start,
                      (unsigned long long)(UINT64_MAX - h->end_inverted));
