@@ -85,7 +85,7 @@ static int make_database(const char *path, char **ret_sentence)
         return error;
     char *sql = sentence_printf(
         "PRAGMA locking_mode=EXCLUSIVE; PRAGMA page_size=%u; PRAGMA journal_mode=OFF;"
-        "PRAGMA synchronous=OFF; PRAGMA application_id=%d; PRAGMA user_version=%d; BEGIN;"
+        "PRAGMA synchronous=FULL; PRAGMA application_id=%d; PRAGMA user_version=%d; BEGIN;"
         "CREATE TABLE head(id INTEGER PRIMARY KEY, seq INTEGER, incarnation INTEGER,"
         " first_index INTEGER, term INTEGER, voted_for INTEGER, crc INTEGER);"
         "CREATE TABLE entry(idx INTEGER PRIMARY KEY, term INTEGER, type INTEGER, crc INTEGER,"
@@ -99,7 +99,7 @@ static int make_database(const char *path, char **ret_sentence)
     db = NULL;
     if (rc != SQLITE_OK)
         return sql_fail(NULL, rc, path, "can't be closed", ret_sentence);
-    return files_sync(path, ret_sentence);
+    return 0;
 }
 
 static int open_for_writing(struct log_file *f, char **ret_sentence)

@@ -5,6 +5,7 @@
  * with the parent, the state that is acknowledged and the operations under way.  After the kill the
  * directory must hold the acknowledged state, plus the effect of the first n of those operations
  * for some n. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "fault_vfs.h"
 #include "store_harness.h"
 
 #define BATCH_MAX 8
@@ -32,6 +34,7 @@ struct shared {
 static struct rig rig;
 static struct shared *shared;
 static struct model candidate;
+static pthread_mutex_t acknowledge = PTHREAD_MUTEX_INITIALIZER; /* The child's: not in between. */
 
 /* The child: never returns. Exit codes say what went wrong. */
 static void child(uint64_t seed)
@@ -60,13 +63,28 @@ static void child(uint64_t seed)
         }
         if (!rig_wait(&rig) || !rig_wait_done(&rig, n_done))
             _exit(3);
+        pthread_mutex_lock(&acknowledge);
         /* From here the batch is acknowledged; a kill in between leaves n_ops applied twice, which
          * the parent must not take for the truth: so acknowledged is replaced in two steps. */
         __atomic_store_n(&shared->n_batches, shared->n_batches + 1, __ATOMIC_SEQ_CST);
         shared->acknowledged = before;
         __atomic_store_n(&shared->n_ops, 0, __ATOMIC_SEQ_CST);
         __atomic_store_n(&shared->n_batches, shared->n_batches + 1, __ATOMIC_SEQ_CST);
+        pthread_mutex_unlock(&acknowledge);
     }
+}
+
+/* In the child: after a while, the power goes. */
+static void *cut(void *arg)
+{
+    struct random rng = {*(uint64_t *)arg};
+    if (random_below(&rng, 3) != 0) /* Else while the store is being opened. */
+        while (!*(volatile bool *)&shared->ready)
+            (void)usleep(500);
+    (void)usleep((useconds_t)random_below(&rng, 60000));
+    pthread_mutex_lock(&acknowledge);
+    fault_vfs_cut(random_next(&rng));
+    _exit(0);
 }
 
 /* Open what is in the directory and find which of the allowed states it is. */
@@ -201,11 +219,40 @@ static void test_copies(void **state)
     assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
+/* Power loss: what was not synced is there, or not, sector by sector. */
+static void test_power_loss(void **state)
+{
+    (void)state;
+    struct random rng = {44};
+    const char *rounds = getenv("HOLDFAST_CRASH_ROUNDS");
+    int n = rounds != NULL ? (int)strtol(rounds, NULL, 10) : 40;
+    for (int round = 0; round < n; round++) {
+        uint64_t seed = random_next(&rng);
+        shared->ready = false;
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            pthread_t thread;
+            fault_vfs_install();
+            fault_vfs_track();
+            if (pthread_create(&thread, NULL, cut, &seed) != 0)
+                _exit(4);
+            child(seed);
+        }
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        check();
+    }
+    assert_true(shared->n_batches > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_kill, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_power_loss, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

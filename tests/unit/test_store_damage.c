@@ -162,7 +162,7 @@ static void path_of(unsigned file, char *out, size_t size)
 static void flip(unsigned file, off_t at, unsigned bit)
 {
     char path[1024];
-    uint8_t byte;
+    uint8_t byte = 0;
     path_of(file, path, sizeof path);
     int fd = open(path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0 && pread(fd, &byte, 1, at) == 1);
