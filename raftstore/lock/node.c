@@ -6,7 +6,9 @@
 
 static struct node *node_alloc(struct bytes name)
 {
-    struct node *n = xmalloc(sizeof *n + name.size);
+    /* The name begins in what would be padding; a million of these count. */
+    size_t size = offsetof(struct node, name) + name.size;
+    struct node *n = xmalloc(size > sizeof *n ? size : sizeof *n);
     memset(n, 0, sizeof *n);
     n->name_size = (uint8_t)name.size;
     if (name.size > 0)

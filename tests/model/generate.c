@@ -4,7 +4,12 @@ static const char *const paths[] = {"a", "d/a", "b",     "d/b",    "c",       "d
                                     "d", "d/e", "q/r/s", "x.lock", "q/r/t/u", "q"};
 static const char *const bad_paths[] = {"",  "/a",   "a/",        "a//b",
                                         ".", "a/..", ".holdfast", "a/b/./c"};
-static const char *const owners[] = {"o0", "o1", "o2", "o3", "o4", "owner-with-a-longer-name-5"};
+static const char *const owners[] = {"o0", "o1", "o2", "o3", "o4", "owner-with-a-longer-name-5",
+                                     "p0", "p1", "p2", "p3", "p4", "p5",
+                                     "p6", "p7", "p8", "p9", "q0", "q1",
+                                     "q2", "q3", "q4", "q5", "q6", "q7",
+                                     "q8", "q9", "r0", "r1", "r2", "r3",
+                                     "r4", "r5", "r6", "r7", "r8", "r9"};
 static const char *const texts[] = {"", "n", "note text",
                                     "a longer note with some more words in it"};
 
@@ -22,9 +27,13 @@ void generator_init(struct generator *g, uint64_t seed)
 {
     memset(g, 0, sizeof *g);
     g->random.state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
-    g->profile = (unsigned)below(g, 6);
+    g->profile = (unsigned)below(g, 7);
     g->n_paths = 2 + (unsigned)below(g, sizeof paths / sizeof paths[0] - 1);
     g->n_owners = 2 + (unsigned)below(g, 5);
+    if (g->profile == 6) { /* A crowd on one or two locks. */
+        g->n_paths = 1 + (unsigned)below(g, 2);
+        g->n_owners = sizeof owners / sizeof owners[0];
+    }
     g->stamp = 1000;
 }
 
@@ -44,7 +53,7 @@ static uint64_t any_ttl(struct generator *g)
 {
     if (chance(g, 1))
         return below(g, 12);
-    return 10 + below(g, g->profile == 1 ? 400 : 120);
+    return 10 + below(g, g->profile == 6 ? 2000 : g->profile == 1 ? 400 : 120);
 }
 
 static void any_range(struct generator *g, struct lock_command *c, unsigned percent_whole)
@@ -75,7 +84,7 @@ static void acquire(struct generator *g, struct lock_command *c)
 {
     c->kind = any_kind(g);
     c->owner = any_owner(g);
-    c->mode = chance(g, 50) ? LOCK_SHARED : LOCK_EXCLUSIVE;
+    c->mode = chance(g, g->profile == 6 ? 90 : 50) ? LOCK_SHARED : LOCK_EXCLUSIVE;
     bool posix = m_posix((int)c->kind);
     any_range(g, c, posix ? 20 : 92);
     if (chance(g, posix ? 5 : 50))

@@ -243,15 +243,20 @@ void m_node_remove(struct model *m, const struct text *path)
     }
 }
 
-void m_touch(struct model *m, const struct text *path, bool dirty)
+/* Something within a range of a path changed; start > end: only look whether it is still kept. */
+void m_touch(struct model *m, const struct text *path, uint64_t start, uint64_t end)
 {
-    for (unsigned i = 0; i < m->n_touched; i++) {
-        if (text_equal(&m->touched[i].path, path)) {
-            m->touched[i].dirty |= dirty;
-            return;
-        }
-    }
-    m->touched[m->n_touched++] = (struct m_touched){*path, dirty};
+    unsigned i = 0;
+    while (i < m->n_touched && !text_equal(&m->touched[i].path, path))
+        i++;
+    struct m_touched *x = &m->touched[i];
+    if (i == m->n_touched)
+        m->touched[m->n_touched++] = (struct m_touched){*path, 1, 0};
+    if (start > end)
+        return;
+    bool none = x->start > x->end;
+    x->start = none || start < x->start ? start : x->start;
+    x->end = none || end > x->end ? end : x->end;
 }
 
 /* Holds. */
@@ -279,13 +284,18 @@ static void hold_drop(struct model *m, struct m_hold *h)
 
 void m_hold_made(struct model *m, const struct m_hold *h)
 {
-    bool any = false;
-    for (unsigned i = 0; i < m->n_waiters; i++)
+    bool any = false, changes = false;
+    for (unsigned i = 0; i < m->n_waiters; i++) {
         any |= m_stands_at(m->waiters[i], &h->path);
+        changes |=
+            m_stands_at(m->waiters[i], &h->path) && (m->waiters[i]->front || m->waiters[i]->known);
+    }
     if (!any)
         return;
     m->fresh[m->n_fresh++] = h->token;
-    m_touch(m, &h->path, true);
+    m_touch(m, &h->path, 1, 0);
+    if (changes) /* Waiters of this owner may have to yield to fewer now. */
+        m_touch(m, &h->path, 0, UINT64_MAX);
 }
 
 static void end_hold(struct model *m, struct m_hold *h, int code)
@@ -293,7 +303,7 @@ static void end_hold(struct model *m, struct m_hold *h, int code)
     struct m_hold was = *h;
     m_effect_hold(m, LOCK_EFFECT_ENDED, h)->code = (enum lock_code)code;
     hold_drop(m, h);
-    m_touch(m, &was.path, true);
+    m_touch(m, &was.path, was.c.start, was.c.end);
     m_refuse_converts(m, &was.path, was.token, was.c.start);
 }
 
@@ -341,7 +351,8 @@ void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end)
         right.c.start = end + 1;
         m_hold_add(m, &right);
     }
-    m_touch(m, &was.path, true);
+    m_touch(m, &was.path, was.c.start > start ? was.c.start : start,
+            was.c.end < end ? was.c.end : end);
     m_refuse_converts(m, &was.path, was.token, was.c.start);
 }
 
@@ -362,7 +373,7 @@ void m_set_mode(struct model *m, struct m_hold *h, bool exclusive)
     if (exclusive)
         m_hold_made(m, h);
     else
-        m_touch(m, &h->path, true);
+        m_touch(m, &h->path, h->c.start, h->c.end);
 }
 
 /* Waiters. */
@@ -396,7 +407,7 @@ void m_refuse(struct model *m, struct m_waiter *w, int code)
     }
     m_forget(m, w);
     for (unsigned i = 0; i < w->n_paths; i++)
-        m_touch(m, &w->paths[i], true);
+        m_touch(m, &w->paths[i], w->c.start, w->c.end);
     outcome(m, w, &r);
     free(w);
 }
@@ -612,7 +623,7 @@ static void grant_waiter(struct model *m, struct m_waiter *w)
     struct lock_result r = {.code = LOCK_OK, .stamp_ns = m->stamp};
     m_forget(m, w);
     for (unsigned i = 0; i < w->n_paths; i++)
-        m_touch(m, &w->paths[i], false);
+        m_touch(m, &w->paths[i], 1, 0);
     if (w->convert != 0) {
         struct m_hold *h = NULL;
         for (unsigned i = 0; i < m->n_holds; i++) {
@@ -631,13 +642,15 @@ static void grant_waiter(struct model *m, struct m_waiter *w)
     free(w);
 }
 
-/* The first waiter of a path that may be granted: the front before the line. */
-static struct m_waiter *first_grantable(struct model *m, const struct text *path)
+/* The first waiter of a path that may be granted and whose range meets what changed: the front
+ * before the line. */
+static struct m_waiter *first_grantable(struct model *m, const struct m_touched *x)
 {
     for (int front = 1; front >= 0; front--) {
         for (unsigned i = 0; i < m->n_waiters; i++) {
             struct m_waiter *w = m->waiters[i];
-            if (w->front == (front == 1) && m_stands_at(w, path) && m_grantable(m, w))
+            if (w->front == (front == 1) && m_stands_at(w, &x->path) && w->c.start <= x->end &&
+                x->start <= w->c.end && m_grantable(m, w))
                 return w;
         }
     }
@@ -665,12 +678,14 @@ void m_settle(struct model *m)
     do {
         again = false;
         for (unsigned i = 0; i < m->n_touched; i++) {
-            if (!m->touched[i].dirty)
-                continue;
+            struct m_touched *x = &m->touched[i];
             struct m_waiter *w;
-            while ((w = first_grantable(m, &m->touched[i].path)) != NULL)
-                grant_waiter(m, w);
-            m->touched[i].dirty = false;
+            if (x->start > x->end)
+                continue;
+            while ((w = first_grantable(m, x)) != NULL)
+                grant_waiter(m, w); /* May widen the range. */
+            x->start = 1;
+            x->end = 0;
             again = true;
         }
     } while (again);
@@ -843,7 +858,7 @@ static void expire_delay(struct model *m, struct m_node *n)
     n->delay_until = 0;
     m_effect(m, LOCK_EFFECT_DELAY_OVER);
     m_effect_path(m, &path, 0);
-    m_touch(m, &path, true);
+    m_touch(m, &path, 0, UINT64_MAX);
 }
 
 void model_expire(struct model *m)

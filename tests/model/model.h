@@ -75,7 +75,8 @@ struct m_session {
 
 struct m_touched {
     struct text path;
-    bool dirty;
+    uint64_t start; /* Hull of what changed; start > end: nothing. */
+    uint64_t end;
 };
 
 struct model {
@@ -129,7 +130,7 @@ struct lock_effect *m_effect_hold(struct model *m, int type, const struct m_hold
 struct lock_effect *
 m_effect_waiter(struct model *m, int type, const struct m_waiter *w, unsigned i);
 void m_effect_path(struct model *m, const struct text *path, int which);
-void m_touch(struct model *m, const struct text *path, bool dirty);
+void m_touch(struct model *m, const struct text *path, uint64_t start, uint64_t end);
 bool m_stands_at(const struct m_waiter *w, const struct text *path);
 void m_end(struct model *m, struct m_hold *h, int code);
 void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end);

@@ -747,7 +747,7 @@ static int rename_hold(struct model *m, const struct lock_command *c, struct loc
     m_effect_hold(m, LOCK_EFFECT_RENAMED, own[0]);
     m_effect_path(m, &to, 1);
     own[0]->path = to;
-    m_touch(m, &from, true);
+    m_touch(m, &from, 0, UINT64_MAX);
     m_refuse_converts(m, &from, own[0]->token, 0);
     answer(r, own[0]);
     return LOCK_OK;
