@@ -1,20 +1,27 @@
 /* The store: log, term, vote and snapshots of one node, in SQLite databases in one directory.
  *
  * Layout of the data directory (owner only, mode 0700):
- *     LOCK               flock()ed by the running node
- *     meta.db            term, vote, incarnation, cluster id, what identifies the current snapshot
- *     log-NNNNNNNN.db    the log in several files: an entry per row with its checksum (CRC-32C of
- * index, term, type, data) snapshot-INDEX.db  the newest image (and, while it is being replaced,
- * the one before)
+ *   - LOCK: flock()ed by the running node;
+ *   - meta.db: incarnation, cluster id, the list of log files, what identifies the current
+ *     snapshot, the other nodes' incarnations;
+ *   - log-NNNNNNNN.db: the log in several files: an entry per row with its checksum (CRC-32 of
+ *     index, term, type, data), and in each file's head term and vote, so that one commit covers
+ *     them all (store_log.h);
+ *   - snapshot-INDEX.db: the newest image (and, while it is being replaced, the one before);
+ *   - spare-wal: a write-ahead log to be used again by the next log file.
  *
  * One writer thread commits everything that waits in one transaction (WAL, synchronous=FULL); a
  * second thread does what is long: checkpoints of finished log files, preparing the next one,
  * unlinking old ones.  Completion is reported on the loop.  Any error is final: `on_failed` is
- * called once with a sentence that names the file, and nothing is written any more.
+ * called once with a sentence that names the file, and nothing is written or reported any more.
  *
  * A flipped bit or a truncated file is found at open (every row's checksum, contiguous indexes, and
  * an audit of the WAL's frames, since SQLite itself would silently end a WAL at a damaged frame),
- * named, and never served: store_open() fails with -EBADMSG and a sentence. */
+ * named, and never served: store_open() fails with -EBADMSG and a sentence.  What can't be told
+ * from a torn write is damage of several bits in the last transaction before a crash: store_wal.h.
+ *
+ * None of the callbacks may close the store; what was not yet reported when it is closed is not
+ * reported. */
 #ifndef HOLDFAST_NODE_STORE_H
 #define HOLDFAST_NODE_STORE_H
 
@@ -27,7 +34,8 @@ struct store;
 struct store_config {
     uv_loop_t *loop;
     const char *directory; /* Made if missing (0700). */
-    size_t log_file_bytes; /* A log file is finished at about this size; 0 = 16 MiB. */
+    size_t log_file_bytes; /* A log file's WAL is made this large beforehand, and the file is
+                              finished when it is used up; 0 = 8 MiB. */
     void (*on_persisted)(void *arg, uint64_t ticket);
     void (*on_failed)(void *arg, const char *sentence);
     void *arg;
@@ -84,9 +92,10 @@ void store_write(struct store *s, const struct replica_write *w);
 void store_image_path(struct store *s, uint64_t index, bool incoming, char *out, size_t size);
 
 /* Make `path` (a finished, closed, fsynced image file made at store_image_path()) the current
- * snapshot. Not blocking; ordered with the writes. If `drop_log`: in the same transaction the whole
- * log is dropped (an image was installed). `done` is called on the loop. Older images go away
- * afterwards. */
+ * snapshot. Not blocking; ordered with the writes before it, and, if `drop_log`, with those after
+ * it, too (else these may become durable earlier). If `drop_log`: in the same transaction the whole
+ * log is dropped (an image was installed). `done` is called on the loop, with
+ * status 0; not at all when the store failed. Older images go away afterwards. */
 void store_snapshot_commit(struct store *s,
                            const struct replica_image *image,
                            const char *path,

@@ -5,11 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "raftstore/base/buf.h"
 #include "raftstore/base/clock.h"
+#include "raftstore/node/image.h"
 #include "store_harness.h"
+#include "table_harness.h"
 
 static struct rig rig;
 
@@ -65,6 +68,30 @@ static void commits(uint64_t *index, size_t size, unsigned n, unsigned depth)
     free(data);
 }
 
+static void images(unsigned n_locks)
+{
+    char path[600];
+    char *sentence = NULL;
+    struct replica_image image = {.index = n_locks, .term = 1};
+    struct lock_table *t = table_of_leases(n_locks), *back;
+    (void)snprintf(path, sizeof path, "%s/image-1.db", rig.directory);
+    uint64_t start = now_ns();
+    if (image_write(path, t, &image, 0, &sentence) != 0)
+        exit(1);
+    uint64_t written = now_ns();
+    if (image_read(path, &back, &image, &sentence) != 0)
+        exit(1);
+    uint64_t read = now_ns();
+    struct stat st;
+    (void)stat(path, &st);
+    printf("image of %7u locks: written in %.2f s, read in %.2f s, %.1f MiB\n", n_locks,
+           (double)(written - start) / 1e9, (double)(read - written) / 1e9,
+           (double)st.st_size / 1048576);
+    free((void *)(uintptr_t)image.conf.data);
+    lock_table_free(t);
+    lock_table_free(back);
+}
+
 int main(int argc, char **argv)
 {
     rig_init(&rig);
@@ -83,6 +110,8 @@ int main(int argc, char **argv)
     commits(&index, 65536, 3000, 1);
     commits(&index, 128, 100000, 64);
     commits(&index, 65536, 3000, 4);
+    images(100000);
+    images(1000000);
     rig_deinit(&rig);
     return 0;
 }

@@ -124,14 +124,14 @@ static void fail_at(unsigned nth, int write_code, int sync_code, const char *adv
 static void test_write_error(void **state)
 {
     (void)state;
-    for (unsigned nth = 1; nth < 2000; nth += 1 + nth / 8)
+    for (unsigned nth = 1; nth < 2000; nth += 1 + nth / 4)
         fail_at(nth, SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC, "check the disk");
 }
 
 static void test_disk_full(void **state)
 {
     (void)state;
-    for (unsigned nth = 3; nth < 2000; nth += 1 + nth / 5)
+    for (unsigned nth = 3; nth < 2000; nth += 1 + nth / 3)
         fail_at(nth, SQLITE_FULL, SQLITE_OK, "free space");
 }
 
