@@ -141,6 +141,7 @@ void channel_close(struct channel *c)
     if (!c->mounted)
         return;
     c->mounted = false;
+    fuse_session_exit(c->session); /* Answers that come too late are no errors. */
     uv_close((uv_handle_t *)&c->poll, NULL);
     fuse_session_unmount(c->session);
 }

@@ -1,6 +1,7 @@
 #include "fs/fs.h"
 
 #include "fs/ask.h"
+#include "fs/handle.h"
 #include "fs/ops.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
@@ -86,6 +87,8 @@ void fs_set_client(struct fs *fs, struct client *client)
 
 void fs_deinit(struct fs *fs)
 {
+    handle_free_all(fs);
+    ops_readdir_free_all(fs);
     holds_deinit(&fs->holds);
     inode_table_deinit(&fs->inodes);
     process_table_free(fs->processes);

@@ -12,6 +12,12 @@
 #include "raftstore/client/client.h"
 
 #include <fuse_lowlevel.h>
+#include <sys/queue.h>
+
+struct handle;
+struct dir_handle;
+LIST_HEAD(handle_list, handle);
+LIST_HEAD(dir_handle_list, dir_handle);
 
 struct fs {
     uv_loop_t *loop;
@@ -21,6 +27,8 @@ struct fs {
     struct inode_table inodes;
     struct hold_table holds;
     struct process_table *processes;
+    struct handle_list handles; /* Open files, to be freed with the mount. */
+    struct dir_handle_list dir_handles;
     struct owner_namer namer;
     bool failed;                /* The embedded store can't go on: everything is EIO. */
     void (*on_init)(void *arg); /* The kernel has said hello: the mount is usable. */

@@ -7,18 +7,22 @@
 
 struct handle {
     unsigned n_refs;
-    struct inode *inode; /* With a reference. */
-    struct hold *hold;   /* That this open acquired (with a reference); NULL: none. */
-    struct buf report;   /* What reads at offsets behind 0 see: taken by the read at 0. */
+    struct inode *inode;     /* With a reference. */
+    struct hold *hold;       /* That this open acquired (with a reference); NULL: none. */
+    struct buf report;       /* What reads at offsets behind 0 see: taken by the read at 0. */
+    LIST_ENTRY(handle) link; /* Of fs.handles. */
 };
 
 /* @inode, @hold (may be NULL): take a reference each. */
-struct handle *handle_new(struct inode *inode, struct hold *hold);
+struct handle *handle_new(struct fs *fs, struct inode *inode, struct hold *hold);
 
 /* The kernel's open file is one reference (handle_new()), a request under way another: after an
  * interrupt the file may be closed before the cluster has answered. */
 void handle_ref(struct handle *h);
 void handle_unref(struct fs *fs, struct handle *h);
+
+/* The mount is gone, with all that was open. */
+void handle_free_all(struct fs *fs);
 
 static inline struct handle *handle_of(const struct fuse_file_info *fi)
 {

@@ -50,6 +50,9 @@ void ops_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void ops_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
+/* The mount is gone, with all that was open. */
+void ops_readdir_free_all(struct fs *fs);
+
 /* ops_statfs.c */
 void ops_statfs(fuse_req_t req, fuse_ino_t ino);
 

@@ -61,7 +61,7 @@ static bool reply_create(struct op *op,
     if (request == NULL)
         return false;
     struct fuse_file_info fi = *request_fi;
-    struct handle *handle = handle_new(inode, hold);
+    struct handle *handle = handle_new(fs, inode, hold);
     struct fuse_entry_param entry = {.ino = inode->number};
     attr_inode(inode, &entry.attr);
     entry.attr_timeout = attr_timeout_s(fs, inode);
@@ -190,7 +190,7 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         (void)fuse_reply_err(req, ESTALE);
         return;
     }
-    struct handle *handle = handle_new(inode, NULL);
+    struct handle *handle = handle_new(fs, inode, NULL);
     fi->fh = (uintptr_t)handle;
     set_flags(fi);
     if (fuse_reply_open(req, fi) < 0)

@@ -36,8 +36,9 @@ struct dir_handle {
     size_t at;             /* Page that `entries` are of. */
     struct entry *entries; /* Of the present page. */
     size_t n_entries;
-    bool loaded; /* `entries` is a page. */
-    bool more;   /* Another page follows it. */
+    bool loaded;                 /* `entries` is a page. */
+    bool more;                   /* Another page follows it. */
+    LIST_ENTRY(dir_handle) link; /* Of fs.dir_handles. */
 };
 
 #define FIRST_NAME UINT64_C(2) /* Running number of the first name: behind "." and "..". */
@@ -69,11 +70,19 @@ static void dir_handle_unref(struct fs *fs, struct dir_handle *d)
 {
     if (--d->n_refs > 0)
         return;
+    LIST_REMOVE(d, link);
     drop_entries(d);
     drop_pages(d);
     free(d->pages);
     inode_unref(&fs->inodes, d->inode);
     free(d);
+}
+
+void ops_readdir_free_all(struct fs *fs)
+{
+    struct dir_handle *d;
+    while ((d = LIST_FIRST(&fs->dir_handles)) != NULL)
+        dir_handle_unref(fs, d);
 }
 
 void ops_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -88,6 +97,7 @@ void ops_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     d->n_refs = 1;
     d->inode = inode;
     inode_ref(inode);
+    LIST_INSERT_HEAD(&fs->dir_handles, d, link);
     fi->fh = (uintptr_t)d;
     fi->cache_readdir = 0;
     if (fuse_reply_open(req, fi) < 0)
