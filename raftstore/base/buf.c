@@ -74,13 +74,17 @@ void buf_add(struct buf *b, const void *data, size_t size)
 
 void buf_vprintf(struct buf *b, const char *format, va_list args)
 {
+    size_t room = 128; /* Enough for nearly every line. */
     va_list again;
     va_copy(again, args);
-    int size = vsnprintf(NULL, 0, format, again);
+    int size = vsnprintf((char *)buf_reserve(b, room), room, format, again);
     va_end(again);
     if (size <= 0)
         return;
-    (void)vsnprintf((char *)buf_reserve(b, (size_t)size + 1), (size_t)size + 1, format, args);
+    if ((size_t)size >= room) {
+        room = (size_t)size + 1;
+        (void)vsnprintf((char *)buf_reserve(b, room), room, format, args);
+    }
     b->size += (size_t)size;
 }
 
