@@ -130,7 +130,7 @@ void table_deinit(struct table *t);
 int print_json(json_t *value);
 
 /* One sentence on stderr, "holdfast: " before it.  Return: `code`. */
-int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int cli_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- The subcommands -------------------------------------------------------------------- */
 

@@ -35,11 +35,12 @@ static int find_cluster(struct cli *cli)
     if (cli->cluster != NULL)
         return EXIT_DONE;
     if (errno == ENODATA || errno == ENOTSUP || errno == ENOENT)
-        return fail(EXIT_AWAY,
-                    "%s is no Holdfast mount; name the cluster with --cluster HOST:PORT,... or a "
-                    "mount with --mount DIR",
-                    mount);
-    return fail(EXIT_AWAY, "the mount %s does not answer: %s", mount, strerror(errno));
+        return cli_fail(
+            EXIT_AWAY,
+            "%s is no Holdfast mount; name the cluster with --cluster HOST:PORT,... or a "
+            "mount with --mount DIR",
+            mount);
+    return cli_fail(EXIT_AWAY, "the mount %s does not answer: %s", mount, strerror(errno));
 }
 
 static bool component_valid(const char *name, size_t n)
@@ -71,7 +72,7 @@ static int through_mount(struct cli *cli, const char *argument, char **ret_path)
     char directory[PATH_MAX];
     size_t n = strlen(argument);
     if (n >= sizeof directory)
-        return fail(EXIT_USAGE, "the path is too long");
+        return cli_fail(EXIT_USAGE, "the path is too long");
     memcpy(directory, argument, n + 1);
     for (char *slash = directory + n; slash != NULL; slash = strrchr(directory, '/')) {
         *slash = '\0';
@@ -87,8 +88,8 @@ static int through_mount(struct cli *cli, const char *argument, char **ret_path)
             return EXIT_DONE;
         }
     }
-    return fail(EXIT_USAGE, "%s is not on a Holdfast mount; a lock's name has no leading slash",
-                argument);
+    return cli_fail(EXIT_USAGE, "%s is not on a Holdfast mount; a lock's name has no leading slash",
+                    argument);
 }
 
 int cli_path(struct cli *cli, const char *argument, char **ret_path)
@@ -101,10 +102,11 @@ int cli_path(struct cli *cli, const char *argument, char **ret_path)
         path = xstrdup(argument);
     if (code == EXIT_DONE && path[0] != '\0' && !path_valid(path)) {
         free(path);
-        return fail(EXIT_USAGE,
-                    "%s can't be a lock's name: up to 16 parts of 1 to 255 bytes between single "
-                    "slashes, 1023 bytes in all, and none of '.', '..' and '.holdfast'",
-                    argument);
+        return cli_fail(
+            EXIT_USAGE,
+            "%s can't be a lock's name: up to 16 parts of 1 to 255 bytes between single "
+            "slashes, 1023 bytes in all, and none of '.', '..' and '.holdfast'",
+            argument);
     }
     *ret_path = path;
     return code;
@@ -144,12 +146,12 @@ int cli_connect(struct cli *cli, bool with_session)
     };
     int rc = client_new(&config, &cli->client);
     if (rc == -EINVAL)
-        return fail(EXIT_USAGE,
-                    "'%s' is no list of addresses: HOST:PORT, [IPV6]:PORT or unix:/PATH, with "
-                    "commas between",
-                    cli->cluster);
+        return cli_fail(EXIT_USAGE,
+                        "'%s' is no list of addresses: HOST:PORT, [IPV6]:PORT or unix:/PATH, with "
+                        "commas between",
+                        cli->cluster);
     if (rc < 0)
-        return fail(EXIT_AWAY, "can't start: %s", strerror(-rc));
+        return cli_fail(EXIT_AWAY, "can't start: %s", strerror(-rc));
     cli->end_mono_ns = clock_mono_ns(clock_system()) + cli->timeout_ms * NS_PER_MS;
     watch_signals(cli);
     return EXIT_DONE;
@@ -328,15 +330,15 @@ static int fail_timeout(struct cli *cli, const char *what)
 {
     struct client_info info = client_info(cli->client);
     if (!info.connected)
-        return fail(EXIT_AWAY, "%s: no node of %s answers%s%s", what, cli->cluster,
-                    info.error[0] != '\0' ? "; the last one tried was " : "", info.error);
+        return cli_fail(EXIT_AWAY, "%s: no node of %s answers%s%s", what, cli->cluster,
+                        info.error[0] != '\0' ? "; the last one tried was " : "", info.error);
     if (info.leader_id == 0)
-        return fail(EXIT_AWAY,
-                    "%s: the cluster has no leader (%s answers, but a majority of the nodes is "
-                    "needed)",
-                    what, info.address);
-    return fail(EXIT_TIMED_OUT, "%s: no answer within %llu ms", what,
-                (unsigned long long)cli->timeout_ms);
+        return cli_fail(EXIT_AWAY,
+                        "%s: the cluster has no leader (%s answers, but a majority of the nodes is "
+                        "needed)",
+                        what, info.address);
+    return cli_fail(EXIT_TIMED_OUT, "%s: no answer within %llu ms", what,
+                    (unsigned long long)cli->timeout_ms);
 }
 
 int cli_fail_status(struct cli *cli, int status, const char *what, const char *text)
@@ -345,20 +347,21 @@ int cli_fail_status(struct cli *cli, int status, const char *what, const char *t
         text = query_text;
     switch (status) {
     case -EINTR:
-        return fail(EXIT_SIGNAL, "%s: interrupted", what);
+        return cli_fail(EXIT_SIGNAL, "%s: interrupted", what);
     case -ETIMEDOUT:
         return fail_timeout(cli, what);
     case -EBUSY:
-        return fail(EXIT_TIMED_OUT, "%s: the cluster is too busy; try again later", what);
+        return cli_fail(EXIT_TIMED_OUT, "%s: the cluster is too busy; try again later", what);
     case -EPERM:
-        return fail(EXIT_REFUSED, "%s: refused: %s", what, text[0] != '\0' ? text : "not allowed");
+        return cli_fail(EXIT_REFUSED, "%s: refused: %s", what,
+                        text[0] != '\0' ? text : "not allowed");
     case -EACCES:
-        return fail(EXIT_NOT_ALLOWED, "%s: not authorised: %s", what, text);
+        return cli_fail(EXIT_NOT_ALLOWED, "%s: not authorised: %s", what, text);
     case -ECONNRESET:
-        return fail(EXIT_TIMED_OUT, "%s: %s", what, text);
+        return cli_fail(EXIT_TIMED_OUT, "%s: %s", what, text);
     default:
-        return fail(EXIT_REFUSED, "%s: %s%s%s", what, strerror(-status),
-                    text[0] != '\0' ? ": " : "", text);
+        return cli_fail(EXIT_REFUSED, "%s: %s%s%s", what, strerror(-status),
+                        text[0] != '\0' ? ": " : "", text);
     }
 }
 
@@ -366,27 +369,28 @@ int cli_fail_code(const struct cli_result *r, const char *what, const char *path
 {
     switch (r->code) {
     case WIRE_CODE_CONFLICT:
-        return fail(EXIT_REFUSED, "%s is held by %s", path,
-                    r->holder[0] != '\0' ? r->holder : "nobody, but others wait for it");
+        return cli_fail(EXIT_REFUSED, "%s is held by %s", path,
+                        r->holder[0] != '\0' ? r->holder : "nobody, but others wait for it");
     case WIRE_CODE_TIMEOUT:
-        return fail(EXIT_TIMED_OUT, "%s did not become free in time", path);
+        return cli_fail(EXIT_TIMED_OUT, "%s did not become free in time", path);
     case WIRE_CODE_NOT_HELD:
-        return fail(EXIT_REFUSED, "%s: %s is not held", what, path);
+        return cli_fail(EXIT_REFUSED, "%s: %s is not held", what, path);
     case WIRE_CODE_NOT_OWNER:
-        return fail(EXIT_REFUSED, "%s: %s is held, but not by that owner or token", what, path);
+        return cli_fail(EXIT_REFUSED, "%s: %s is held, but not by that owner or token", what, path);
     case WIRE_CODE_NOT_DIR:
-        return fail(EXIT_REFUSED, "%s: a part of %s is a lock, not a directory", what, path);
+        return cli_fail(EXIT_REFUSED, "%s: a part of %s is a lock, not a directory", what, path);
     case WIRE_CODE_IS_DIR:
-        return fail(EXIT_REFUSED, "%s: %s is a directory", what, path);
+        return cli_fail(EXIT_REFUSED, "%s: %s is a directory", what, path);
     case WIRE_CODE_DELAYED:
-        return fail(EXIT_REFUSED,
-                    "%s is free, but in the lock-delay of a holder that expired; try later", path);
+        return cli_fail(EXIT_REFUSED,
+                        "%s is free, but in the lock-delay of a holder that expired; try later",
+                        path);
     case WIRE_CODE_LIMIT:
-        return fail(EXIT_REFUSED, "%s: a limit of the cluster is reached (see holdfast status)",
-                    what);
+        return cli_fail(EXIT_REFUSED, "%s: a limit of the cluster is reached (see holdfast status)",
+                        what);
     case WIRE_CODE_INVALID:
-        return fail(EXIT_USAGE, "%s: the cluster calls this malformed", what);
+        return cli_fail(EXIT_USAGE, "%s: the cluster calls this malformed", what);
     default:
-        return fail(EXIT_REFUSED, "%s %s: %s", what, path, wire_code_name(r->code));
+        return cli_fail(EXIT_REFUSED, "%s %s: %s", what, path, wire_code_name(r->code));
     }
 }

@@ -23,7 +23,7 @@ static int run_command(struct cli *cli,
     ProtobufCBinaryData bytes;
     int code = cli_path(cli, argument, &path);
     if (code == EXIT_DONE && path[0] == '\0')
-        code = fail(EXIT_USAGE, "the root is no lock");
+        code = cli_fail(EXIT_USAGE, "the root is no lock");
     if (code == EXIT_DONE)
         code = cli_connect(cli, true);
     if (code == EXIT_DONE) {
@@ -74,15 +74,15 @@ int cli_acquire(struct cli *cli, int n, char **words)
     struct cli_result r;
     char host[65] = "", owner[160], *path = NULL;
     if (n != 1)
-        return fail(EXIT_USAGE, "acquire takes one path");
+        return cli_fail(EXIT_USAGE, "acquire takes one path");
     (void)gethostname(host, sizeof host - 1);
     (void)snprintf(owner, sizeof owner, "%.64s:%ld:%u", host, (long)getpid(), (unsigned)getuid());
     if (cli->owner == NULL)
         cli->owner = owner;
     if (cli->owner[0] == '\0' || strlen(cli->owner) > WIRE_OWNER_BYTES_MAX)
-        return fail(EXIT_USAGE, "an owner has 1 to %u bytes", WIRE_OWNER_BYTES_MAX);
+        return cli_fail(EXIT_USAGE, "an owner has 1 to %u bytes", WIRE_OWNER_BYTES_MAX);
     if (cli->note != NULL && strlen(cli->note) > WIRE_NOTE_BYTES_MAX)
-        return fail(EXIT_USAGE, "a note has at most %u bytes", WIRE_NOTE_BYTES_MAX);
+        return cli_fail(EXIT_USAGE, "a note has at most %u bytes", WIRE_NOTE_BYTES_MAX);
     command.op = WIRE_OP_ACQUIRE;
     command.flags = WIRE_F_PARENTS;
     command.owner = pack_binary(bytes_str(cli->owner));
@@ -106,9 +106,9 @@ int cli_acquire(struct cli *cli, int n, char **words)
 static int identify(struct cli *cli, const char *what, int n, Hf__Command *command)
 {
     if (n != 1)
-        return fail(EXIT_USAGE, "%s takes one path", what);
+        return cli_fail(EXIT_USAGE, "%s takes one path", what);
     if ((cli->token != 0) == (cli->owner != NULL))
-        return fail(EXIT_USAGE, "%s needs --token N or --owner ID", what);
+        return cli_fail(EXIT_USAGE, "%s needs --token N or --owner ID", what);
     if (cli->owner != NULL)
         command->owner = pack_binary(bytes_str(cli->owner));
     command->token = cli->token;
@@ -154,12 +154,12 @@ int cli_break(struct cli *cli, int n, char **words)
     struct cli_result r;
     char *path = NULL;
     if (n != 1)
-        return fail(EXIT_USAGE, "break takes one path");
+        return cli_fail(EXIT_USAGE, "break takes one path");
     if (cli->token == 0)
-        return fail(EXIT_USAGE,
-                    "break needs --token N, so that it takes away the hold that you saw and no "
-                    "later one (holdfast show %s)",
-                    words[0]);
+        return cli_fail(EXIT_USAGE,
+                        "break needs --token N, so that it takes away the hold that you saw and no "
+                        "later one (holdfast show %s)",
+                        words[0]);
     command.op = WIRE_OP_BREAK;
     command.token = cli->token;
     int code = run_command(cli, "break", words[0], &command, &r, &path);
@@ -315,7 +315,7 @@ static void on_show(void *arg, const struct client_reply *reply)
     const Hf__QueryReply *q = reply->query;
     const Hf__Node *node = q != NULL && q->n_nodes > 0 ? q->nodes[0] : NULL;
     if (node == NULL || node->type == WIRE_NODE_NONE) {
-        l->code = fail(EXIT_NOTHING, "%s: nobody holds it or waits for it", l->path);
+        l->code = cli_fail(EXIT_NOTHING, "%s: nobody holds it or waits for it", l->path);
     } else if (l->cli->json) {
         l->code = print_json(node_json(node));
     } else if (node->type == WIRE_NODE_DIRECTORY) {
@@ -333,7 +333,7 @@ int cli_show(struct cli *cli, int n, char **words)
     Hf__Query query = HF__QUERY__INIT;
     char *path = NULL;
     if (n != 1)
-        return fail(EXIT_USAGE, "show takes one path");
+        return cli_fail(EXIT_USAGE, "show takes one path");
     int code = cli_path(cli, words[0], &path);
     if (code == EXIT_DONE)
         code = cli_connect(cli, false);
@@ -430,7 +430,7 @@ static int list_all(struct cli *cli, const char *prefix, struct listing *l)
         return cli_fail_status(cli, status, "ls", NULL);
     if (l->code == WIRE_CODE_OK || l->code == WIRE_CODE_NOT_FOUND)
         return EXIT_DONE;
-    return fail(EXIT_REFUSED, "ls %s: %s", prefix, wire_code_name(l->code));
+    return cli_fail(EXIT_REFUSED, "ls %s: %s", prefix, wire_code_name(l->code));
 }
 
 int cli_ls(struct cli *cli, int n, char **words)
@@ -440,7 +440,7 @@ int cli_ls(struct cli *cli, int n, char **words)
     struct listing l = {.json = cli->json, .after = BUF_INIT};
     char *prefix = NULL;
     if (n > 1)
-        return fail(EXIT_USAGE, "ls takes one prefix at most");
+        return cli_fail(EXIT_USAGE, "ls takes one prefix at most");
     int code = n == 1 ? cli_path(cli, words[0], &prefix) : EXIT_DONE;
     if (code == EXIT_DONE)
         code = cli_connect(cli, false);

@@ -103,9 +103,9 @@ static const struct subcommand {
 static int set_duration(const char *name, const char *text, uint64_t min_ms, uint64_t *ret_ms)
 {
     if (text_duration(text, ret_ms) < 0 || *ret_ms < min_ms || *ret_ms > WIRE_TTL_MS_MAX)
-        return fail(EXIT_USAGE,
-                    "--%s %s: not a duration from %llums to 30d (500ms, 90s, 5m, 1h30m, ...)", name,
-                    text, (unsigned long long)min_ms);
+        return cli_fail(EXIT_USAGE,
+                        "--%s %s: not a duration from %llums to 30d (500ms, 90s, 5m, 1h30m, ...)",
+                        name, text, (unsigned long long)min_ms);
     return EXIT_DONE;
 }
 
@@ -134,7 +134,7 @@ static int set_option(struct cli *cli, int id)
         return EXIT_DONE;
     case OPTION_TOKEN:
         if (text_number(optarg, &cli->token) < 0 || cli->token == 0)
-            return fail(EXIT_USAGE, "--token %s: not a token (a number above 0)", optarg);
+            return cli_fail(EXIT_USAGE, "--token %s: not a token (a number above 0)", optarg);
         return EXIT_DONE;
     case OPTION_OWNER:
         cli->owner = optarg;
@@ -143,7 +143,7 @@ static int set_option(struct cli *cli, int id)
         cli->note = optarg;
         return EXIT_DONE;
     default:
-        return fail(EXIT_USAGE, "see holdfast --help");
+        return cli_fail(EXIT_USAGE, "see holdfast --help");
     }
 }
 
@@ -162,7 +162,7 @@ static int check_options(const struct subcommand *sub, unsigned given)
     unsigned wrong = given & ~(common | sub->allowed);
     for (size_t i = 0; options[i].name != NULL; i++)
         if (wrong & BIT(options[i].val))
-            return fail(EXIT_USAGE, "%s has no option --%s", sub->name, options[i].name);
+            return cli_fail(EXIT_USAGE, "%s has no option --%s", sub->name, options[i].name);
     return EXIT_DONE;
 }
 
@@ -193,10 +193,10 @@ static int run(struct cli *cli, int argc, char **argv)
     if (code != EXIT_DONE)
         return code < 0 ? EXIT_DONE : code;
     if (optind == argc)
-        return fail(EXIT_USAGE, "a command is needed; see holdfast --help");
+        return cli_fail(EXIT_USAGE, "a command is needed; see holdfast --help");
     const struct subcommand *sub = find_subcommand(argv[optind]);
     if (sub == NULL)
-        return fail(EXIT_USAGE, "'%s' is no command; see holdfast --help", argv[optind]);
+        return cli_fail(EXIT_USAGE, "'%s' is no command; see holdfast --help", argv[optind]);
     code = check_options(sub, given);
     if (code == EXIT_DONE)
         code = sub->run(cli, argc - optind - 1, argv + optind + 1);
@@ -210,13 +210,13 @@ int main(int argc, char **argv)
     const char *cluster = getenv("HOLDFAST_CLUSTER");
     (void)signal(SIGPIPE, SIG_IGN);
     if (uv_loop_init(&cli.loop) < 0)
-        return fail(EXIT_AWAY, "no event loop: out of descriptors?");
+        return cli_fail(EXIT_AWAY, "no event loop: out of descriptors?");
     if (cluster != NULL && cluster[0] != '\0')
         cli.cluster = xstrdup(cluster);
     int code = run(&cli, argc, argv);
     free(cli.cluster);
     (void)uv_loop_close(&cli.loop); /* Nothing is left in it. */
     if (fflush(stdout) != 0 && code == EXIT_DONE)
-        code = fail(EXIT_CANT_WRITE, "the answer can't be written: %s", strerror(errno));
+        code = cli_fail(EXIT_CANT_WRITE, "the answer can't be written: %s", strerror(errno));
     return code;
 }

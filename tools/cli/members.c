@@ -12,7 +12,11 @@
 #include <stdlib.h>
 
 #define MEMBERS_MAX       32
+#define SETTLE_MS         100
 #define RETRY_MS          300
+#define HEARD_MS          1000 /* Heard of so lately: it is there. */
+#define HEARD_POLL_MS     100
+#define HEARD_TRIES       100
 #define SILENT_MS         3000  /* Not heard of for so long: taken for dead by `replace`. */
 #define MEMBER_TIMEOUT_MS 60000 /* New nodes have to catch up. */
 
@@ -122,6 +126,29 @@ static int change_node(struct cli *cli, Hf__Admin__What what, uint64_t id, const
     return change(cli, &admin, sentence);
 }
 
+/* A node that was added a moment ago has not answered the leader yet, and its promotion would be
+ * refused: give it the time. */
+static void wait_until_heard(struct cli *cli, uint64_t id)
+{
+    struct members all;
+    for (unsigned i = 0; i < HEARD_TRIES && cli_left_ms(cli) > RETRY_MS; i++) {
+        struct member m;
+        if (get_members(cli, &all) != 0)
+            return;
+        m = find(&all, id);
+        if (m.role == -1 || m.role == HF__MEMBER__ROLE__VOTER ||
+            (m.match_index > 0 && m.silent_ms < HEARD_MS))
+            return;
+        cli_sleep(cli, HEARD_POLL_MS);
+    }
+}
+
+static int promote_node(struct cli *cli, uint64_t id)
+{
+    wait_until_heard(cli, id);
+    return change_node(cli, HF__ADMIN__WHAT__MEMBER_PROMOTE, id, "member promote");
+}
+
 static int add_node(struct cli *cli, const struct member *m)
 {
     Hf__Admin admin = HF__ADMIN__INIT;
@@ -137,7 +164,7 @@ static int add_node(struct cli *cli, const struct member *m)
 static int parse_id(const char *word, uint64_t *ret_id)
 {
     if (text_number(word, ret_id) < 0 || *ret_id == 0)
-        return fail(EXIT_USAGE, "'%s' is no node id: a number above 0", word);
+        return cli_fail(EXIT_USAGE, "'%s' is no node id: a number above 0", word);
     return EXIT_DONE;
 }
 
@@ -145,7 +172,7 @@ static int parse_address(const char *word, char out[300])
 {
     struct address a;
     if (address_parse(word, &a) < 0 || a.is_unix || a.port == 0)
-        return fail(EXIT_USAGE, "'%s' is no address: HOST:PORT or [IPV6]:PORT", word);
+        return cli_fail(EXIT_USAGE, "'%s' is no address: HOST:PORT or [IPV6]:PORT", word);
     (void)address_format(&a, out, 300);
     return EXIT_DONE;
 }
@@ -167,7 +194,7 @@ static int parse_member(int n, char **words, struct member *ret_member)
         client = words[2];
     }
     if (raft == NULL || client == NULL)
-        code = fail(EXIT_USAGE, "a member is ID=RAFTHOST:PORT,CLIENTHOST:PORT");
+        code = cli_fail(EXIT_USAGE, "a member is ID=RAFTHOST:PORT,CLIENTHOST:PORT");
     if (code == EXIT_DONE)
         code = parse_id(copy, &ret_member->id);
     if (code == EXIT_DONE)
@@ -227,8 +254,7 @@ static int remove_node(struct cli *cli, uint64_t id)
         int code = change_node(cli, HF__ADMIN__WHAT__TRANSFER, 0, "leader transfer");
         if (code != EXIT_DONE)
             return code;
-        for (int i = 0; i < 20 && client_info(cli->client).leader_id == id; i++)
-            cli_sleep(cli, 50);
+        cli_sleep(cli, SETTLE_MS); /* The old leader may not have heard of the new one. */
     }
     return change_node(cli, HF__ADMIN__WHAT__MEMBER_REMOVE, id, "member remove");
 }
@@ -249,13 +275,13 @@ static int replace_node(struct cli *cli, uint64_t old_id, const struct member *f
     struct member old = find(&all, old_id);
     bool added = find(&all, fresh->id).role != -1;
     if (old.role == -1 && !added)
-        return fail(EXIT_REFUSED, "member replace: there is no node %" PRIu64, old_id);
+        return cli_fail(EXIT_REFUSED, "member replace: there is no node %" PRIu64, old_id);
     bool dead = old.silent_ms > SILENT_MS && old_id != all.leader_id;
     int code = added ? EXIT_DONE : add_node(cli, fresh);
     if (code == EXIT_DONE && old.role != -1 && dead)
         code = remove_node(cli, old_id);
     if (code == EXIT_DONE && (old.role == -1 || old.role == HF__MEMBER__ROLE__VOTER))
-        code = change_node(cli, HF__ADMIN__WHAT__MEMBER_PROMOTE, fresh->id, "member promote");
+        code = promote_node(cli, fresh->id);
     if (code == EXIT_DONE && old.role != -1 && !dead)
         code = remove_node(cli, old_id);
     return code;
@@ -266,13 +292,13 @@ static int do_replace(struct cli *cli, int n, char **words)
     struct member fresh = {0};
     uint64_t old_id = 0;
     if (n != 2 && n != 4)
-        return fail(EXIT_USAGE, "member replace OLDID NEWID=RAFTHOST:PORT,CLIENTHOST:PORT");
+        return cli_fail(EXIT_USAGE, "member replace OLDID NEWID=RAFTHOST:PORT,CLIENTHOST:PORT");
     int code = parse_id(words[0], &old_id);
     if (code == EXIT_DONE)
         code = parse_member(n - 1, words + 1, &fresh);
     if (code == EXIT_DONE && fresh.id == old_id)
-        code =
-            fail(EXIT_USAGE, "the new node needs a new id: %" PRIu64 " has voted before", old_id);
+        code = cli_fail(EXIT_USAGE, "the new node needs a new id: %" PRIu64 " has voted before",
+                        old_id);
     if (code == EXIT_DONE)
         code = cli_connect(cli, false);
     return code == EXIT_DONE ? replace_node(cli, old_id, &fresh) : code;
@@ -282,7 +308,7 @@ static int do_add(struct cli *cli, int n, char **words)
 {
     struct member fresh = {0};
     if (n != 1 && n != 3)
-        return fail(EXIT_USAGE, "member add ID=RAFTHOST:PORT,CLIENTHOST:PORT");
+        return cli_fail(EXIT_USAGE, "member add ID=RAFTHOST:PORT,CLIENTHOST:PORT");
     int code = parse_member(n, words, &fresh);
     if (code == EXIT_DONE)
         code = cli_connect(cli, false);
@@ -293,14 +319,14 @@ static int do_one(struct cli *cli, const char *verb, int n, char **words)
 {
     uint64_t id = 0;
     if (n != 1)
-        return fail(EXIT_USAGE, "member %s takes a node's id", verb);
+        return cli_fail(EXIT_USAGE, "member %s takes a node's id", verb);
     int code = parse_id(words[0], &id);
     if (code == EXIT_DONE)
         code = cli_connect(cli, false);
     if (code != EXIT_DONE)
         return code;
     if (strcmp(verb, "promote") == 0)
-        return change_node(cli, HF__ADMIN__WHAT__MEMBER_PROMOTE, id, "member promote");
+        return promote_node(cli, id);
     if (strcmp(verb, "demote") == 0)
         return change_node(cli, HF__ADMIN__WHAT__MEMBER_DEMOTE, id, "member demote");
     return remove_node(cli, id);
@@ -310,7 +336,7 @@ int cli_member(struct cli *cli, int n, char **words)
 {
     int code;
     if (n == 0)
-        return fail(EXIT_USAGE, "member list, add, promote, demote, remove or replace");
+        return cli_fail(EXIT_USAGE, "member list, add, promote, demote, remove or replace");
     const char *verb = words[0];
     if (!cli->timeout_given)
         cli->timeout_ms = MEMBER_TIMEOUT_MS;
@@ -328,8 +354,9 @@ int cli_member(struct cli *cli, int n, char **words)
              strcmp(verb, "remove") == 0)
         code = do_one(cli, verb, n - 1, words + 1);
     else
-        return fail(EXIT_USAGE,
-                    "member %s: the verbs are list, add, promote, demote, remove, replace", verb);
+        return cli_fail(EXIT_USAGE,
+                        "member %s: the verbs are list, add, promote, demote, remove, replace",
+                        verb);
     return code == EXIT_DONE && cli->json ? print_members(cli) : code;
 }
 
@@ -337,9 +364,9 @@ int cli_leader(struct cli *cli, int n, char **words)
 {
     uint64_t id = 0;
     if (n < 1 || n > 2 || strcmp(words[0], "transfer") != 0)
-        return fail(EXIT_USAGE, "leader transfer [ID]");
+        return cli_fail(EXIT_USAGE, "leader transfer [ID]");
     if (n == 2 && text_number(words[1], &id) < 0)
-        return fail(EXIT_USAGE, "'%s' is no node id", words[1]);
+        return cli_fail(EXIT_USAGE, "'%s' is no node id", words[1]);
     int code = cli_connect(cli, false);
     if (code == EXIT_DONE)
         code = change_node(cli, HF__ADMIN__WHAT__TRANSFER, id, "leader transfer");

@@ -83,10 +83,10 @@ static int save(struct cli *cli, const char *file)
     char temporary[PATH_MAX], text[300] = "";
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.part-%ld", file, (long)getpid()) >=
         sizeof temporary)
-        return fail(EXIT_USAGE, "the file's name is too long");
+        return cli_fail(EXIT_USAGE, "the file's name is too long");
     s.fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (s.fd < 0)
-        return fail(EXIT_CANT_WRITE, "%s: %s", temporary, strerror(errno));
+        return cli_fail(EXIT_CANT_WRITE, "%s: %s", temporary, strerror(errno));
     admin.what = HF__ADMIN__WHAT__SNAPSHOT;
     int status = cli_admin(cli, &admin, on_chunk, &s, text, sizeof text);
     if (status != 0) {
@@ -96,9 +96,9 @@ static int save(struct cli *cli, const char *file)
     }
     if (finish(&s, temporary, file) < 0) {
         (void)unlink(temporary); /* Gone already when only the directory failed. */
-        return fail(EXIT_CANT_WRITE, "%s: %s", file,
-                    s.error == -EPROTO ? "the snapshot came with a hole in it"
-                                       : strerror(-s.error));
+        return cli_fail(EXIT_CANT_WRITE, "%s: %s", file,
+                        s.error == -EPROTO ? "the snapshot came with a hole in it"
+                                           : strerror(-s.error));
     }
     if (cli->json)
         return print_json(json_pack("{s:s, s:I, s:I}", "file", file, "bytes", (json_int_t)s.size,
@@ -111,7 +111,7 @@ static int save(struct cli *cli, const char *file)
 int cli_snapshot(struct cli *cli, int n, char **words)
 {
     if (n != 2 || strcmp(words[0], "save") != 0 || words[1][0] == '\0')
-        return fail(EXIT_USAGE, "snapshot save FILE");
+        return cli_fail(EXIT_USAGE, "snapshot save FILE");
     int code = cli_connect(cli, false);
     return code == EXIT_DONE ? save(cli, words[1]) : code;
 }

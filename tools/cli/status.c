@@ -298,7 +298,7 @@ int cli_status(struct cli *cli, int n, char **words)
     struct survey *s;
     (void)words;
     if (n != 0)
-        return fail(EXIT_USAGE, "status takes no words");
+        return cli_fail(EXIT_USAGE, "status takes no words");
     int code = cli_connect(cli, false);
     if (code != EXIT_DONE)
         return code;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-int fail(int code, const char *format, ...)
+int cli_fail(int code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -150,7 +150,7 @@ int print_json(json_t *value)
     char *text = json_dumps(value, JSON_INDENT(2));
     json_decref(value);
     if (text == NULL)
-        return fail(70, "the answer can't be written as JSON");
+        return cli_fail(70, "the answer can't be written as JSON");
     (void)puts(text);
     free(text);
     return EXIT_DONE;
