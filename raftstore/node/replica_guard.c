@@ -109,6 +109,11 @@ enum guard_verdict guard_message(struct replica *r,
         /* The core looks at the candidate's part of a union whatever its state is. */
         if (r->core.state != RAFT_CANDIDATE && replica_rule(r, RULE_VOTE_RESULT))
             return GUARD_DROP;
+        if (m->request_vote_result.vote_granted &&
+            m->request_vote_result.term > r->core.current_term + 1) {
+            *ret_why = "a vote for a term that we did not ask for";
+            return GUARD_DROP;
+        }
         return GUARD_PASS;
     case RAFT_TIMEOUT_NOW:
         /* It would become leader without a new term. */
