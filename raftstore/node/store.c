@@ -28,14 +28,6 @@ void store_item_free(struct store_item *item)
     free(item);
 }
 
-bool store_failed(struct store *s)
-{
-    pthread_mutex_lock(&s->mutex);
-    bool failed = s->failure != NULL;
-    pthread_mutex_unlock(&s->mutex);
-    return failed;
-}
-
 void store_fail(struct store *s, char *sentence)
 {
     pthread_mutex_lock(&s->mutex);

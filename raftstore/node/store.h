@@ -56,7 +56,8 @@ struct store_loaded {
     unsigned n_entries;
 };
 
-/* Open (blocking; before the loop runs).
+/* Open (blocking; before the loop runs). After a failure, as after store_close(), the loop must run
+ * once more to let go of a handle.
  *
  * @ret_sentence: on failure: what is wrong and what to do, malloc()ed, the caller frees it.
  * Return: 0; -EBUSY another process has it; -EBADMSG damaged; -ENOSPC, -EIO, ...: negative errno.

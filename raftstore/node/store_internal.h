@@ -125,7 +125,6 @@ struct store {
 
 /* Record a failure (takes ownership of the sentence), wake everybody; only the first one counts. */
 void store_fail(struct store *s, char *sentence);
-bool store_failed(struct store *s);
 
 void store_item_free(struct store_item *item);
 void snapshot_request_free(struct snapshot_request *r);
