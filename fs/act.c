@@ -175,7 +175,7 @@ static void on_shown(void *arg, const struct client_reply *reply)
             return;
         }
     }
-    act_done(a, refusal(a, attr_hold(node) == NULL));
+    act_done(a, refusal(a, attr_hold(a->op.fs, node) == NULL));
 }
 
 static void act_show(struct act *a)

@@ -4,9 +4,16 @@
 
 #include <errno.h>
 
-const Hf__Hold *attr_hold(const Hf__Node *node)
+const Hf__Hold *attr_hold(const struct fs *fs, const Hf__Node *node)
 {
-    return node->type == WIRE_NODE_LOCK && node->n_holds > 0 ? node->holds[0] : NULL;
+    if (node->type != WIRE_NODE_LOCK)
+        return NULL;
+    for (size_t i = 0; i < node->n_holds; i++) {
+        const struct hold *h = holds_find(&fs->holds, node->holds[i]->token);
+        if (h == NULL || h->state != HOLD_RELEASING)
+            return node->holds[i];
+    }
+    return NULL;
 }
 
 void attr_update_hold(struct inode *inode, const Hf__Hold *hold)
@@ -54,7 +61,7 @@ int attr_entry(struct fs *fs,
                struct inode **ret_inode)
 {
     struct inode *inode;
-    const Hf__Hold *hold = attr_hold(node);
+    const Hf__Hold *hold = attr_hold(fs, node);
     if (node->type == WIRE_NODE_DIRECTORY) {
         inode = inode_directory(&fs->inodes, node->directory_id, path);
         attr_update_directory(inode, node);

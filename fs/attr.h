@@ -11,8 +11,11 @@
  * change; its time of renewal may be that much late on a descriptor. */
 #define ATTR_LOCK_TIMEOUT_S 0.01
 
-/* The hold that stands for the file at a path: its first.  Return: NULL: the lock is free. */
-const Hf__Hold *attr_hold(const Hf__Node *node);
+/* The hold that stands for the file at a path: its first.  One whose release we have sent is gone
+ * for this mount, even if the read ran before the release (release=async).
+ *
+ * Return: NULL: the lock is free. */
+const Hf__Hold *attr_hold(const struct fs *fs, const Hf__Node *node);
 
 /* Fill in an entry for what stands at a path, and find or make its inode.
  *

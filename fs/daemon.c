@@ -31,7 +31,8 @@ struct daemon {
     uv_signal_t signals[3];
     uv_timer_t retry; /* To start the store again. */
     unsigned n_retries;
-    bool ready;    /* on_ready() was told. */
+    bool ready; /* on_ready() was told. */
+    bool had_session;
     bool stopping; /* stop() was called. */
     int status;
 };
@@ -155,6 +156,9 @@ static void on_session(void *arg, enum client_session_event event)
     struct client_info info = {0};
     if (d->client != NULL)
         info = client_info(d->client);
+    if (event == CLIENT_SESSION_OPENED && d->had_session && !d->stopping)
+        fs_on_gap(&d->fs); /* News of the old session's leases went to that one. */
+    d->had_session = true;
     LOG_INFO("session", "event=\"%s\" id=%llu", names[event], (unsigned long long)info.session_id);
 }
 

@@ -10,6 +10,7 @@ struct handle {
     struct inode *inode;     /* With a reference. */
     struct hold *hold;       /* That this open acquired (with a reference); NULL: none. */
     struct buf report;       /* What reads at offsets behind 0 see: taken by the read at 0. */
+    bool has_report;         /* It was taken. */
     LIST_ENTRY(handle) link; /* Of fs.handles. */
 };
 

@@ -11,6 +11,7 @@
 
 struct read {
     struct op op;
+    off_t off;
     struct handle *handle; /* Referenced: a read may be interrupted and its file closed. */
     size_t size;
 };
@@ -36,8 +37,9 @@ static void on_read(void *arg, const struct client_reply *reply)
         (void)fuse_reply_err(request, ESTALE); /* While we asked. */
     } else if (request != NULL) {
         handle->report.size = 0;
+        handle->has_report = true;
         report_node(node, &handle->report);
-        reply_slice(request, &handle->report, r->size, 0);
+        reply_slice(request, &handle->report, r->size, r->off);
     }
     handle_unref(r->op.fs, handle);
     free(r);
@@ -53,7 +55,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
         (void)fuse_reply_err(req, ESTALE);
         return;
     }
-    if (off != 0) {
+    if (off != 0 && handle->has_report) {
         reply_slice(req, &handle->report, size, off);
         return;
     }
@@ -61,6 +63,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
     r->handle = handle;
     handle_ref(handle);
     r->size = size;
+    r->off = off;
     op_init(&r->op, req, NULL);
     int error = show_path(&r->op, handle->inode->path, on_read, r);
     if (error != 0) {

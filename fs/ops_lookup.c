@@ -21,15 +21,6 @@ static void lookup_done(struct lookup *l, int error)
     free(l);
 }
 
-/* Is the hold at this path one whose release we have sent already?  Then for this mount it is
- * gone, even if the read ran before the release. */
-static bool is_released(const struct fs *fs, const Hf__Node *node)
-{
-    const Hf__Hold *shown = attr_hold(node);
-    const struct hold *h = shown != NULL ? holds_find(&fs->holds, shown->token) : NULL;
-    return h != NULL && h->state == HOLD_RELEASING;
-}
-
 static void on_lookup(void *arg, const struct client_reply *reply)
 {
     struct lookup *l = arg;
@@ -43,7 +34,7 @@ static void on_lookup(void *arg, const struct client_reply *reply)
         return;
     }
     fuse_req_t request = NULL;
-    if (is_released(fs, node) || attr_entry(fs, l->path, node, &entry, &inode) < 0) {
+    if (attr_entry(fs, l->path, node, &entry, &inode) < 0) {
         lookup_done(l, ENOENT);
         return;
     }

@@ -127,7 +127,7 @@ static void acquire_start(struct acquire *a)
     command.mode = WIRE_MODE_EXCLUSIVE;
     command.kind = WIRE_KIND_EXCL;
     command.ttl_ms = fs->options->ttl_ms;
-    command.pid = process.pid;
+    command.pid = process.pid != 0 ? process.pid : (uint32_t)a->op.caller.pid;
     command.uid = a->op.caller.uid;
     command.gid = a->gid;
     command.perm = a->perm;

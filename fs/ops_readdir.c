@@ -146,13 +146,13 @@ static bool add_entry(struct readdir *r, const char *name, ino_t number, mode_t 
     return true;
 }
 
-static void take_entries(struct dir_handle *d, const Hf__QueryReply *reply)
+static void take_entries(const struct fs *fs, struct dir_handle *d, const Hf__QueryReply *reply)
 {
     drop_entries(d);
     d->entries = xcalloc(reply->n_nodes + 1, sizeof d->entries[0]);
     for (size_t i = 0; i < reply->n_nodes; i++) {
         const Hf__Node *node = reply->nodes[i];
-        const Hf__Hold *hold = attr_hold(node);
+        const Hf__Hold *hold = attr_hold(fs, node);
         struct entry *e = &d->entries[d->n_entries];
         if (node->type == WIRE_NODE_DIRECTORY)
             *e = (struct entry){inode_directory_number(node->directory_id), S_IFDIR, NULL};
@@ -181,7 +181,7 @@ static void on_page(void *arg, const struct client_reply *reply)
         readdir_done(r, error);
         return;
     }
-    take_entries(r->dir, reply->query);
+    take_entries(r->op.fs, r->dir, reply->query);
     readdir_continue(r);
 }
 
