@@ -1,7 +1,7 @@
 /* A store node: replica, store, shadow, peers and the client listener on one libuv loop.
  *
  * Used by holdfastd (a process of its own) and by mount.holdfast for SOURCE `local` (embedded, one
- * voter, reached through a Unix socket in the data directory). */
+ * voter, reached through a Unix socket in the data directory).  The process must ignore SIGPIPE. */
 #ifndef HOLDFAST_NODE_NODE_H
 #define HOLDFAST_NODE_NODE_H
 

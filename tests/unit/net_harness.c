@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
@@ -26,6 +27,7 @@ static void on_check(uv_check_t *check)
 
 void net_begin(struct net *n)
 {
+    (void)signal(SIGPIPE, SIG_IGN); /* As every program that has a node in it does. */
     assert_int_equal(uv_loop_init(&n->loop), 0);
     stream_hub_init(&n->hub, &n->loop);
     assert_int_equal(uv_check_init(&n->loop, &n->check), 0);
