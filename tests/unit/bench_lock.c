@@ -22,10 +22,11 @@ struct bench {
 static struct lock_effects step(struct bench *b, struct lock_command *c)
 {
     struct lock_effects e;
+    if (c->end == 0)
+        c->end = LOCK_RANGE_END;
     c->session_id = b->session_id;
     c->seq = ++b->seq;
     c->ack_seq = b->seq - 1;
-    c->end = LOCK_RANGE_END;
     c->stamp_ns = b->index;
     lock_step(b->t, ++b->index, c, &e);
     return e;
@@ -136,6 +137,31 @@ static void run_queue(unsigned waiters)
     lock_table_free(b.t);
 }
 
+/* Many holds on one lock: shared ones, or ranges of one byte by one or by many owners. */
+static void run_crowd(const char *what, unsigned n, bool ranged, bool one_owner)
+{
+    struct bench b;
+    char owner[64];
+    begin(&b);
+    uint64_t start = now();
+    for (unsigned i = 0; i < 2 * n; i++) {
+        (void)snprintf(owner, sizeof owner, "owner-%u", one_owner ? 0 : i % n);
+        struct lock_command c = {.op = i < n ? LOCK_OP_ACQUIRE : LOCK_OP_RELEASE,
+                                 .paths = {bytes_str("file")},
+                                 .n_paths = 1,
+                                 .owner = bytes_str(owner),
+                                 .mode = ranged ? LOCK_EXCLUSIVE : LOCK_SHARED,
+                                 .kind = ranged ? LOCK_KIND_POSIX : LOCK_KIND_FLOCK};
+        if (ranged)
+            c.start = c.end = 1 + (uint64_t)(i % n) * 2;
+        struct lock_effects e = step(&b, &c);
+        need(&e, LOCK_OK);
+    }
+    printf("%u %s: %.2f us an acquire or release\n", n, what,
+           (double)(now() - start) / (2.0 * n) / 1e3);
+    lock_table_free(b.t);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t locks = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
@@ -143,5 +169,10 @@ int main(int argc, char **argv)
     run_held(locks, pairs);
     run_queue(1000);
     run_queue(100000);
+    run_crowd("shared holders of one lock", 100000, false, false);
+    run_crowd("ranges of one lock, as many owners", 1000, true, false);
+    run_crowd("ranges of one lock, one owner", 1000, true, true);
+    run_crowd("ranges of one lock, as many owners", 10000, true, false);
+    run_crowd("ranges of one lock, one owner", 10000, true, true);
     return 0;
 }
