@@ -104,7 +104,11 @@ static Hf__Node *node_make(struct gather *g, const struct lock_node_view *v)
     Hf__Node *out = arena_alloc(g->arena, sizeof *out);
     struct lock_hold_view hold;
     hf__node__init(out);
-    out->path = pack_binary(v->path);
+    /* The path of a listed entry lasts only for the visit. */
+    uint8_t *path = arena_alloc(g->arena, v->path.size + 1);
+    if (v->path.size > 0)
+        memcpy(path, v->path.data, v->path.size);
+    out->path = pack_binary(bytes_of(path, v->path.size));
     out->type = v->type;
     out->directory_id = v->directory_id;
     out->implicit = v->implicit;
