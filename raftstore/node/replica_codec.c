@@ -226,17 +226,26 @@ static bool parse_body(struct replica *r,
     }
 }
 
+const char *codec_address(struct replica *r, uint64_t id)
+{
+    const struct raft_server *server = replica_member(r, id);
+    const char *address = server != NULL ? server->address : "?";
+    size_t size = strnlen(address, REPLICA_ADDRESS_MAX);
+    memcpy(r->rx_address, address, size);
+    r->rx_address[size] = '\0';
+    return r->rx_address;
+}
+
 bool codec_parse(struct replica *r,
                  uint64_t from,
                  const Hf__PeerFrame *frame,
                  struct raft_message *ret,
                  const char **ret_why)
 {
-    const struct raft_server *server = replica_member(r, from);
     uint64_t term = 0;
     *ret = (struct raft_message){
         .server_id = from,
-        .server_address = server != NULL ? server->address : "?",
+        .server_address = codec_address(r, from),
     };
     if (!parse_body(r, from, frame, ret, &term, ret_why))
         return false;

@@ -192,7 +192,6 @@ bool replica_receive_image(struct replica *r,
 {
     struct raft_append_entries_result answer;
     const char *why = NULL;
-    const struct raft_server *server;
     struct raft_message m = {.type = RAFT_INSTALL_SNAPSHOT, .server_id = from};
     struct raft_event event = {.type = RAFT_RECEIVE, .receive = {&m}};
     replica_enter(r, now_ns);
@@ -214,8 +213,7 @@ bool replica_receive_image(struct replica *r,
                              (unsigned long long)from, why);
         return false;
     }
-    server = replica_member(r, from);
-    m.server_address = server != NULL ? server->address : "?";
+    m.server_address = codec_address(r, from);
     m.install_snapshot.term = leader_term;
     m.install_snapshot.last_index = image->index;
     m.install_snapshot.last_term = image->term;

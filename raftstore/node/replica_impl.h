@@ -38,6 +38,7 @@
 #define REPLICA_IMAGE_SEND_NS     (300 * UINT64_C(1000000000)) /* An image on its way. */
 #define REPLICA_IMAGE_LOAD_NS     (10 * UINT64_C(1000000000))  /* Delivered, not yet installed. */
 #define REPLICA_IMAGE_GRACE_NS    (1 * UINT64_C(1000000000))   /* Delivered, and not taken. */
+#define REPLICA_INFORM_NS         (10 * UINT64_C(1000000000))  /* A new voter's first answer. */
 #define REPLICA_SNAPSHOT_RETRY_NS (1000 * UINT64_C(1000000))
 
 /* A write that was handed out and is not yet durable. */
@@ -108,12 +109,19 @@ struct peer {
     bool connected;
 };
 
-enum admin_kind { ADMIN_NONE, ADMIN_CHANGE, ADMIN_CATCH_UP, ADMIN_TRANSFER };
+enum admin_kind {
+    ADMIN_NONE,
+    ADMIN_CHANGE,   /* A configuration entry is under way. */
+    ADMIN_CATCH_UP, /* A standby gets the rest of the log before it is promoted. */
+    ADMIN_INFORM,   /* A new voter is to hear of its promotion. */
+    ADMIN_TRANSFER,
+};
 
 struct admin {
     enum admin_kind kind;
     uint64_t request_id;
     uint64_t id;    /* The node that it is about. */
+    bool promotion; /* CHANGE: of a standby to voter. */
     uint64_t index; /* CHANGE: of the entry. */
     uint64_t term;  /* Of its begin. */
     uint64_t since_ns;
@@ -145,7 +153,9 @@ struct replica {
     /* Messages. */
     struct outbox_frame *outbox;
     size_t n_outbox, n_outbox_alloc;
-    struct raft_entry *rx_entries; /* Scratch of a received AppendEntries. */
+    char rx_address[REPLICA_ADDRESS_MAX + 1]; /* Sender's: the core frees its configuration while
+                                                 it still reads the address. */
+    struct raft_entry *rx_entries;            /* Scratch of a received AppendEntries. */
     size_t n_rx_alloc;
     Hf__Entry *tx_entries; /* Scratch of a sent one. */
     Hf__Entry **tx_pointers;
@@ -278,6 +288,8 @@ void write_free(struct replica *r);
 /* replica_codec.c */
 bool codec_configuration_valid(struct bytes encoded);
 int codec_configuration_decode(struct bytes encoded, struct raft_configuration *ret);
+/* Address text of a member, "?" for others; a copy that lives until the next call. */
+const char *codec_address(struct replica *r, uint64_t id);
 void codec_configuration_encode(const struct raft_configuration *c, struct buf *ret);
 
 /* Frame to message.  Entries point into the frame, their array is the replica's scratch.

@@ -46,7 +46,17 @@ static bool member_is_live(const struct replica *r, uint64_t id)
     return false;
 }
 
-/* Would a majority of the voters without `without` answer? */
+/* Does the node have the newest configuration?  One that was promoted denies its vote until it
+ * has the entry that says so. */
+static bool member_is_informed(const struct replica *r, uint64_t id)
+{
+    raft_index match = 0;
+    if (id == r->config.id)
+        return true;
+    return raft_match_index(&r->core, id, &match) == 0 && match >= r->conf_applied_index;
+}
+
+/* Would a majority of the voters without `without` answer, and vote? */
 static bool members_are_healthy(const struct replica *r, uint64_t without)
 {
     unsigned voters = 0, live = 0;
@@ -55,7 +65,7 @@ static bool members_are_healthy(const struct replica *r, uint64_t without)
         if (s->role != RAFT_VOTER || s->id == without)
             continue;
         voters++;
-        live += member_is_live(r, s->id) ? 1 : 0;
+        live += member_is_live(r, s->id) && member_is_informed(r, s->id) ? 1 : 0;
     }
     return live > voters / 2;
 }
@@ -279,8 +289,21 @@ replica_transfer(struct replica *r, uint64_t now_ns, uint64_t request_id, uint64
 
 void member_applied(struct replica *r, uint64_t index)
 {
-    if (r->admin.kind == ADMIN_CHANGE && r->admin.index == index && r->state == RAFT_LEADER)
+    if (r->admin.kind != ADMIN_CHANGE || r->admin.index != index || r->state != RAFT_LEADER)
+        return;
+    if (r->admin.promotion)
+        r->admin.kind = ADMIN_INFORM;
+    else
         admin_end(r, REPLICA_OK, "done");
+}
+
+/* A promotion is done when the new voter knows of it. */
+static void inform_flush(struct replica *r)
+{
+    if (member_is_informed(r, r->admin.id))
+        admin_end(r, REPLICA_OK, "done");
+    else if (r->now_ns > r->admin.since_ns + REPLICA_INFORM_NS)
+        admin_end(r, REPLICA_OK, "done, but the new voter does not answer");
 }
 
 static void promote_finish(struct replica *r)
@@ -290,6 +313,7 @@ static void promote_finish(struct replica *r)
         admin_end(r, REPLICA_REFUSED, "the node is no member any more");
         return;
     }
+    r->admin.promotion = true;
     change_start(r, &c);
     raft_configuration_close(&c);
 }
@@ -335,6 +359,8 @@ void member_flush(struct replica *r)
         catch_up_flush(r);
     else if (r->admin.kind == ADMIN_TRANSFER)
         transfer_flush(r);
+    else if (r->admin.kind == ADMIN_INFORM)
+        inform_flush(r);
 }
 
 void member_role_changed(struct replica *r)
@@ -342,13 +368,15 @@ void member_role_changed(struct replica *r)
     bool same = r->state == RAFT_LEADER && r->term == r->admin.term;
     if (r->admin.kind == ADMIN_CHANGE && !same)
         admin_end(r, REPLICA_UNKNOWN, "leadership was lost: the change may or may not be done");
+    else if (r->admin.kind == ADMIN_INFORM && !same)
+        admin_end(r, REPLICA_OK, "done");
     else if (r->admin.kind == ADMIN_CATCH_UP && !same)
         admin_end(r, REPLICA_NOT_LEADER, "leadership was lost");
 }
 
 uint64_t member_wake_ns(const struct replica *r)
 {
-    if (r->admin.kind != ADMIN_CATCH_UP && r->admin.kind != ADMIN_TRANSFER)
+    if (r->admin.kind == ADMIN_NONE || r->admin.kind == ADMIN_CHANGE)
         return UINT64_MAX;
     return r->now_ns + (uint64_t)r->config.heartbeat_ms * 1000000;
 }

@@ -250,6 +250,35 @@ static void check_end_node(struct world *w, struct node *n, uint64_t applied_min
         world_fail(w, "lock table of node %u: %s", n->number + 1, broken);
 }
 
+static struct node *ready_leader(struct world *w)
+{
+    struct node *best = NULL;
+    for (unsigned i = 0; i < w->n_nodes; i++) {
+        struct node *n = &w->nodes[i];
+        if (n->up && replica_view(n->replica).ready &&
+            (best == NULL || replica_view(n->replica).term > replica_view(best->replica).term))
+            best = n;
+    }
+    return best;
+}
+
+/* Some seconds after healing there is a leader that serves. */
+void check_ready(struct world *w)
+{
+    if (ready_leader(w) == NULL)
+        world_fail(w, "no leader serves four seconds after healing");
+}
+
+static bool is_member(const struct node *leader, const struct node *n)
+{
+    const struct raft_configuration *c = replica_members(leader->replica);
+    for (unsigned i = 0; i < c->n; i++) {
+        if (c->servers[i].id == n->number + 1)
+            return true;
+    }
+    return false;
+}
+
 /* After healing everything has moved on, and nothing acknowledged is missing. */
 void check_end(struct world *w)
 {
@@ -260,8 +289,15 @@ void check_end(struct world *w)
     }
     if (applied < w->acked_index)
         world_fail(w, "acknowledged index %llu is lost", (unsigned long long)w->acked_index);
-    for (unsigned i = 0; i < w->n_nodes; i++)
-        check_end_node(w, &w->nodes[i], applied);
+    const struct node *leader = ready_leader(w);
+    if (leader == NULL) {
+        world_fail(w, "no leader serves in the end");
+        return;
+    }
+    for (unsigned i = 0; i < w->n_nodes; i++) {
+        if (is_member(leader, &w->nodes[i]))
+            check_end_node(w, &w->nodes[i], applied);
+    }
     for (unsigned i = 0; i < w->n_clients; i++) {
         if (w->clients[i].done_after_heal == 0)
             world_fail(w, "client %u got no answer after healing", i);

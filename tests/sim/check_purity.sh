@@ -3,7 +3,7 @@
 # objects is one of another pure part, or on the list below.
 set -eu
 archive=$1
-allowed='^(memchr|memcmp|memcpy|memmove|memset|strcmp|strlen|free|malloc|calloc|realloc|vsnprintf|__vsnprintf_chk|__snprintf_chk|__memcpy_chk|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_)$'
+allowed='^(memchr|memcmp|memcpy|memmove|memset|strcmp|strlen|strnlen|free|malloc|calloc|realloc|vsnprintf|__vsnprintf_chk|__snprintf_chk|__memcpy_chk|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_)$'
 parts='^(raft_[a-z_]+|lock_[a-z_]+|hf__[a-z_]+|protobuf_c_message_[a-z_]+|arena_[a-z]+|pack_[a-z_]+|buf_[a-z]+|xmalloc|xcalloc|xrealloc|xstrdup)$'
 tools='^(__asan_|__ubsan_|__tsan_|__sanitizer_|__gcov|llvm_)'
 defined=$(mktemp)

@@ -1,5 +1,6 @@
 #include "tests/sim/sim.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static struct node *some_node(struct world *w)
@@ -105,10 +106,42 @@ static void fault_snapshot(struct world *w)
     node_turn(n);
 }
 
+/* Any change of any node; the replica refuses what its rules forbid. */
+static void fault_member(struct world *w)
+{
+    struct node *n = leader_node(w);
+    uint64_t id = world_below(w, w->n_nodes) + 1;
+    uint64_t request_id = ++w->next_request_id;
+    char address[32];
+    if (!w->options.members || !n->up)
+        return;
+    snprintf(address, sizeof address, "n%u:1,n%u:2", (unsigned)id, (unsigned)id);
+    switch (world_below(w, 4)) {
+    case 0:
+        (void)replica_member_add(n->replica, node_clock_ns(n), request_id, id, address);
+        break;
+    case 1:
+        (void)replica_member_role(n->replica, node_clock_ns(n), request_id, id, true);
+        break;
+    case 2:
+        (void)replica_member_role(n->replica, node_clock_ns(n), request_id, id, false);
+        break;
+    case 3:
+        (void)replica_member_remove(n->replica, node_clock_ns(n), request_id, id);
+        break;
+    }
+    node_turn(n);
+}
+
 void fault_next(struct world *w)
 {
-    if (w->healed)
+    if (w->healed) {
+        if (w->now_ns >= w->heal_ns + 4000 * MS)
+            check_ready(w);
         return;
+    }
+    for (unsigned i = 0; i < 3; i++)
+        fault_member(w);
     world_event(w, EVENT_FAULT, 0, world_between(w, 20 * MS, 900 * MS));
     switch (world_below(w, 14)) {
     case 0:
@@ -161,6 +194,7 @@ void fault_next(struct world *w)
 void fault_heal(struct world *w)
 {
     w->healed = true;
+    w->heal_ns = w->now_ns;
     network_open(w);
     w->loss_permille = w->duplicate_permille = w->late_permille = 0;
     for (unsigned i = 0; i < w->n_nodes; i++) {
@@ -169,5 +203,6 @@ void fault_heal(struct world *w)
         if (!n->up)
             node_start(n);
     }
+    world_event(w, EVENT_FAULT, 0, 4000 * MS);
     world_trace(w, "healed");
 }

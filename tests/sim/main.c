@@ -42,6 +42,7 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: sim [--seed N | --seeds A-B] [--seconds S] [--nodes N] [--trace]\n"
+            "           [--members]          change the membership, with two spare nodes\n"
             "           [--budget S]         begin no seed after S seconds of real time\n"
             "           [--rule-off NAME]    break a rule of the replica, to see it noticed\n"
             "           [--expect-failure]   succeed when some seed fails\n"
@@ -108,6 +109,8 @@ static bool arguments_parse(struct arguments *a, int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--trace") == 0)
             a->options.trace = true;
+        else if (strcmp(argv[i], "--members") == 0)
+            a->options.members = true;
         else if (strcmp(argv[i], "--expect-failure") == 0)
             a->expect_failure = true;
         else if (i + 1 < argc && option_parse(a, argv[i], argv[i + 1]))
@@ -119,7 +122,8 @@ static bool arguments_parse(struct arguments *a, int argc, char **argv)
 }
 
 struct totals {
-    uint64_t seeds, events, entries, elections, crashes, images, snapshots, done, grants, reads;
+    uint64_t seeds, events, entries, elections, crashes, images, snapshots, done, grants, reads,
+        changes;
 };
 
 static void totals_add(struct totals *t, const struct world *w)
@@ -131,6 +135,7 @@ static void totals_add(struct totals *t, const struct world *w)
     t->crashes += w->n_crashes;
     t->images += w->n_images;
     t->snapshots += w->n_snapshots;
+    t->changes += w->n_changes;
     for (unsigned i = 0; i < w->n_clients; i++) {
         t->done += w->clients[i].n_done;
         t->grants += w->clients[i].n_grants;
@@ -141,12 +146,13 @@ static void totals_add(struct totals *t, const struct world *w)
 static void totals_print(const struct totals *t)
 {
     printf("%llu seeds, %llu events, %llu entries, %llu elections, %llu crashes, %llu snapshots, "
-           "%llu images, %llu answers, %llu grants, %llu reads\n",
+           "%llu images, %llu changes, %llu answers, %llu grants, %llu reads\n",
            (unsigned long long)t->seeds, (unsigned long long)t->events,
            (unsigned long long)t->entries, (unsigned long long)t->elections,
            (unsigned long long)t->crashes, (unsigned long long)t->snapshots,
-           (unsigned long long)t->images, (unsigned long long)t->done,
-           (unsigned long long)t->grants, (unsigned long long)t->reads);
+           (unsigned long long)t->images, (unsigned long long)t->changes,
+           (unsigned long long)t->done, (unsigned long long)t->grants,
+           (unsigned long long)t->reads);
 }
 
 static uint64_t real_s(void)

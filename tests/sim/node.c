@@ -162,6 +162,7 @@ on_admin_done(void *arg, uint64_t request_id, enum replica_status status, const 
 {
     struct node *n = arg;
     (void)request_id;
+    n->world->n_changes += status == REPLICA_OK ? 1 : 0;
     world_trace(n->world, "node %u admin: %d %s", n->number + 1, status, text);
 }
 
@@ -235,6 +236,8 @@ static void node_bootstrap(struct node *n)
     struct disk *d = &n->disk;
     d->n_alloc = 64;
     d->entries = xcalloc(d->n_alloc, sizeof *d->entries);
+    if (n->number >= n->world->n_voters)
+        return; /* A spare node waits to be added. */
     d->entries[0] = (struct disk_entry){.index = 1, .term = 1, .type = RAFT_CHANGE};
     buf_add(&d->entries[0].data, n->world->bootstrap.data, n->world->bootstrap.size);
     d->n = 1;
@@ -250,7 +253,7 @@ void node_start(struct node *n)
         return;
     if (n->disk.entries == NULL) {
         node_bootstrap(n);
-        stored.term = 1;
+        stored.term = n->disk.term;
     }
     struct replica_entry *entries = xcalloc(n->disk.n + 1, sizeof *entries);
     for (size_t i = 0; i < n->disk.n; i++) {

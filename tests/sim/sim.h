@@ -187,6 +187,7 @@ struct options {
     uint64_t rules_off;
     bool trace;
     unsigned nodes; /* 0 = 3 or 5, by seed. */
+    bool members;   /* Change the membership, with two spare nodes. */
 };
 
 struct world {
@@ -197,7 +198,8 @@ struct world {
     struct event **heap;
     size_t n_heap, n_heap_alloc;
     struct node nodes[NODES_MAX];
-    unsigned n_nodes;
+    unsigned n_nodes;  /* Of the first configuration, and spare ones. */
+    unsigned n_voters; /* Of the first configuration. */
     struct client clients[CLIENTS_MAX];
     unsigned n_clients;
     struct bytes bootstrap;
@@ -207,6 +209,7 @@ struct world {
     bool blocked[NODES_MAX][NODES_MAX]; /* From, to. */
     unsigned loss_permille, duplicate_permille, late_permille;
     bool healed;
+    uint64_t heal_ns;
 
     /* Checks. */
     struct history *history;
@@ -221,7 +224,8 @@ struct world {
     char failure[512];
 
     /* What happened. */
-    uint64_t n_events, n_crashes, n_elections, n_images, n_snapshots, n_transfers, n_entries;
+    uint64_t n_events, n_crashes, n_elections, n_images, n_snapshots, n_transfers, n_entries,
+        n_changes;
 };
 
 /* world.c */
@@ -284,6 +288,7 @@ void check_read(struct node *n, uint64_t acked_index);
 void check_belief(struct world *w, const struct client *c, unsigned path);
 void check_acked_hold(struct world *w, uint64_t token, uint64_t deadline_ns);
 void check_acked_session(struct world *w, uint64_t session_id, uint64_t deadline_ns);
+void check_ready(struct world *w);
 void check_end(struct world *w);
 void check_free(struct world *w);
 

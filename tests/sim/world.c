@@ -130,7 +130,7 @@ static void world_members(struct world *w)
 {
     struct raft_configuration c;
     raft_configuration_init(&c);
-    for (unsigned i = 0; i < w->n_nodes; i++) {
+    for (unsigned i = 0; i < w->n_voters; i++) {
         char address[32];
         snprintf(address, sizeof address, "n%u:1,n%u:2", i + 1, i + 1);
         if (raft_configuration_add(&c, i + 1, address, RAFT_VOTER) != 0)
@@ -147,7 +147,8 @@ static void world_init(struct world *w, const struct options *o)
     w->options = *o;
     w->random.state = o->seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     w->now_ns = 1000 * MS;
-    w->n_nodes = o->nodes != 0 ? o->nodes : world_chance(w, 700) ? 3 : 5;
+    w->n_voters = o->nodes != 0 ? o->nodes : world_chance(w, 700) ? 3 : 5;
+    w->n_nodes = w->n_voters + (o->members ? 2 : 0);
     w->n_clients = (unsigned)world_between(w, 4, CLIENTS_MAX);
     world_members(w);
     for (unsigned i = 0; i < w->n_nodes; i++) {
