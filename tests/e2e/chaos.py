@@ -22,6 +22,7 @@ import cluster as lib  # noqa: E402
 from cluster import Failed, check, run_case, wait_for  # noqa: E402
 
 TTL_MS = 4000
+VALID_NS = TTL_MS * 1000000 - TTL_MS * 1000000 // 128 - 5000000  # As in chaos_worker.c.
 
 
 def parse(arguments):
@@ -128,7 +129,7 @@ class History:
     def __init__(self, directory, n_workers):
         self.violations = []
         self.unexplained = []
-        self.holds = []  # [key, token, entered, until]
+        self.holds = []  # [key, token, entered, until, sent]
         self.totals = {}
         for i in range(n_workers):
             self.read(i, os.path.join(directory, f"w{i}.txt"))
@@ -145,6 +146,7 @@ class History:
                     self.unexplained.append(f"worker {worker}: {rest}")
                 elif what == "E":
                     open_hold = [int(x) for x in rest.split()]
+                    open_hold.append(open_hold[3] - VALID_NS)
                     self.holds.append(open_hold)
                 elif what == "R" and open_hold:
                     open_hold[3] = max(open_hold[3], int(rest.split()[2]))
@@ -161,7 +163,7 @@ class History:
     def judge(self):
         tokens = {}
         by_key = {}
-        for key, token, entered, until in self.holds:
+        for key, token, entered, until, _ in self.holds:
             if token in tokens:
                 self.violations.append(f"token {token} was given twice: keys {tokens[token]}, {key}")
             tokens[token] = key
@@ -174,7 +176,19 @@ class History:
                 if entered < until:
                     self.violations.append(f"key {key}: tokens {token} and {following} overlap "
                                            f"by {(until - entered) / 1e6:.3f} ms")
+        self.judge_order()
         return self.violations
+
+    def judge_order(self):
+        """Over all keys: what was asked for after a grant was seen has a higher token."""
+        seen = sorted((entered, token) for _, token, entered, _, _ in self.holds)
+        highest = i = 0
+        for sent, token in sorted((sent, token) for _, token, _, _, sent in self.holds):
+            while i < len(seen) and seen[i][0] < sent:
+                highest = max(highest, seen[i][1])
+                i += 1
+            if token < highest:
+                self.violations.append(f"token {token} was asked for after {highest} was seen")
 
 
 def main(t):
