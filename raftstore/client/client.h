@@ -117,7 +117,7 @@ void client_cancel(struct client *c, uint64_t handle);
 /* Outcome of a query or an admin request. */
 struct client_reply {
     int status; /* 0; -ETIMEDOUT no majority (or node) answered in time; -ECANCELED; -EPERM
-                   refused by a rule (text); -EINVAL; -ENOENT; -EBUSY. */
+                   refused by a rule (text); -EACCES not authorised; -EINVAL; -ENOENT; -EBUSY. */
     const Hf__QueryReply *query; /* Of a query; until the callback returns. */
     const Hf__AdminReply *admin; /* Of an admin request. */
     const Hf__SnapshotChunk

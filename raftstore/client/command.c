@@ -444,8 +444,9 @@ static void on_timer(struct boot_timer *t)
         finish_code(c, k, WIRE_CODE_CANCELED);
     } else if (k->state != COMMAND_QUEUED && !k->orphan && now >= k->deadline_ns) {
         time_out(c, k);
-    } else if (k->seq != 0 && c->route.primary != NULL) {
-        send_command(c, k, now);
+    } else if (k->seq != 0 && c->route.primary != NULL &&
+               client_conn_backlog_bytes(c->route.primary->conn) == 0) {
+        send_command(c, k, now); /* With a backlog it would only lengthen that. */
         if (k->state == COMMAND_QUEUED)
             set_timer(c, k, now + QUEUED_REPEAT_MS * NS_PER_MS);
     } else {

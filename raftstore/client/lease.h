@@ -3,7 +3,7 @@
  * The owner of a lease must stop relying on it at its own deadline, without being told.  This
  * object runs the timer, renews at a third of the ttl if asked to, and calls `on_lost` at the
  * deadline or as soon as the cluster says that the hold has ended, whichever comes first: exactly
- * once. */
+ * once.  It uses the client: free it before that is gone. */
 #ifndef HOLDFAST_CLIENT_LEASE_H
 #define HOLDFAST_CLIENT_LEASE_H
 

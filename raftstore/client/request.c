@@ -117,6 +117,8 @@ static void on_failure(struct request *q, const Hf__Failure *f)
         finish_status(q, -EINVAL);
         return;
     case HF__FAILURE__CODE__DENIED:
+        finish_status(q, -EACCES);
+        return;
     case HF__FAILURE__CODE__REFUSED:
         finish_status(q, -EPERM);
         return;

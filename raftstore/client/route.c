@@ -388,6 +388,8 @@ static void on_tick(struct boot_timer *t)
     } else if (!c->config.pinned) {
         drop_others(c);
     }
+    if (r->primary != NULL && r->primary->pinged_mono_ns != 0 && next_ms > BUSY_TICK_MS)
+        next_ms = BUSY_TICK_MS; /* Its answer is due. */
     r->idle = next_ms == IDLE_TICK_MS;
     boot_timer_set(&c->timers, &r->tick, client_after_ms(c, next_ms));
 }

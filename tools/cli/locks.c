@@ -31,7 +31,9 @@ static int run_command(struct cli *cli,
         command->paths = &bytes;
         command->n_paths = 1;
         cli_command(cli, command, ret_result);
-        if (ret_result->status != 0)
+        if (ret_result->status == -EPERM)
+            code = cli_fail(EXIT_NOT_ALLOWED, "%s: not authorised", what);
+        else if (ret_result->status != 0)
             code = cli_fail_status(cli, ret_result->status, what, "");
         else if (ret_result->code != WIRE_CODE_OK)
             code = cli_fail_code(ret_result, what, path);
