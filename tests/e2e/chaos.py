@@ -3,10 +3,11 @@
 
     tests/e2e/chaos.py BUILDDIR [--seconds S] [--seed N] [--workers N] [--keys N]
 
-The leader is killed with -9 and restarted every few seconds; then one node is stopped past the
-election timeout and resumed; then all nodes are killed at once and restarted.  Checked: never
-two holders, tokens strictly increase per key and are unique in the cluster, no acknowledged grant
-is lost and no lease ends early (by the holders' own deadlines), the digests are equal at the end.
+The leader is killed with -9 and restarted (or stopped and resumed) every few seconds; then one
+node is stopped past the election timeout and resumed, then a mount past its leases' end; then all
+nodes are killed at once and restarted.  Checked: never two holders, tokens strictly increase per
+key and over the cluster, no acknowledged grant is lost and no lease ends early (by the holders'
+own deadlines), the digests are equal at the end.
 """
 import argparse
 import os
@@ -91,13 +92,20 @@ def start_workers(t, c, options, shared):
 
 
 def trouble(c, options, say):
-    """Kill leaders; stop a node; kill all.  Returns what was done."""
+    """Kill and stop leaders; stop a node and a mount; kill all.  Returns what was done."""
     rng = random.Random(options.seed)
-    done = {"leaders killed": 0}
+    done = {"leaders killed": 0, "leaders stopped": 0}
     end = time.monotonic() + options.seconds * 0.65
     while time.monotonic() < end:
         time.sleep(rng.uniform(1.0, 3.5))
         leader = c.wait_leader(20)
+        if rng.random() < 0.25:
+            say(f"stop leader {leader.id}")
+            leader.process.stop()
+            time.sleep(rng.uniform(0.2, 1.5))
+            leader.process.cont()
+            done["leaders stopped"] += 1
+            continue
         say(f"kill leader {leader.id}")
         leader.kill()
         time.sleep(rng.uniform(0.1, 1.2))
@@ -109,7 +117,13 @@ def trouble(c, options, say):
     victim.process.stop()
     time.sleep(2.0)
     victim.process.cont()
-    time.sleep(options.seconds * 0.1)
+    # A mount that stands still for longer than its leases: it must not trust them afterwards.
+    mount = rng.choice(list(c.mounts.values()))
+    say(f"stop mount {mount.name}")
+    mount.process.stop()
+    time.sleep(TTL_MS / 1000 * 1.2)
+    mount.process.cont()
+    time.sleep(options.seconds * 0.05)
     say("kill all")
     for node in c.nodes.values():
         node.process.signal(signal.SIGKILL)
@@ -216,7 +230,7 @@ def main(t):
     keepers.verify()
     history = History(t.directory, options.workers)
     violations = history.judge()
-    print(f"{len(history.holds)} holds, {history.totals}, {done['leaders killed']} leaders killed")
+    print(f"{len(history.holds)} holds, {history.totals}, {done}")
     for sentence in (violations + history.unexplained)[:20]:
         print("  " + sentence)
     check(not violations, f"{len(violations)} violations")
