@@ -203,29 +203,42 @@ static int bootstrap_entry(const struct node_config *config, struct bytes *ret_d
     return rv;
 }
 
-static int initialise(struct node *n, uint64_t *ret_cluster_id, char **ret_sentence)
+/* What a fresh directory is to hold: the bootstrap entry, or nothing yet for a joining node. */
+static int plan_fresh(struct node *n,
+                      struct replica_entry *ret_first,
+                      uint64_t *ret_cluster_id,
+                      char **ret_sentence)
 {
-    struct bytes data = {0};
-    if (n->config.join) {
-        *ret_cluster_id = 0;
-        LOG_INFO("waiting to be added to a cluster", "node=%llu", (unsigned long long)n->config.id);
-        return store_initialise(n->store, n->config.id, 0, NULL, 0, ret_sentence);
-    }
-    if (bootstrap_entry(&n->config, &data) < 0) {
+    *ret_cluster_id = 0;
+    if (n->config.join)
+        return 0;
+    *ret_first = (struct replica_entry){.index = 1, .term = 1, .type = RAFT_CHANGE};
+    if (bootstrap_entry(&n->config, &ret_first->data) < 0) {
         *ret_sentence = sentence("a cluster starts with 1, 3, 5 or 7 members whose ids and "
                                  "addresses all differ (%u were given)",
                                  n->config.n_members);
         return -EINVAL;
     }
-    uint64_t digest = checksum_add(0, data.data, data.size);
+    uint64_t digest = checksum_add(0, ret_first->data.data, ret_first->data.size);
     *ret_cluster_id = digest != 0 ? digest : 1;
-    struct replica_entry first = {.index = 1, .term = 1, .type = RAFT_CHANGE, .data = data};
-    int rv = store_initialise(n->store, n->config.id, *ret_cluster_id, &first, 1, ret_sentence);
-    free((void *)(uintptr_t)data.data);
-    if (rv == 0)
-        LOG_INFO("new cluster", "cluster=%016llx members=%u", (unsigned long long)*ret_cluster_id,
+    return 0;
+}
+
+static int initialise(struct node *n,
+                      const struct replica_entry *first,
+                      uint64_t cluster_id,
+                      char **ret_sentence)
+{
+    unsigned n_entries = n->config.join ? 0 : 1;
+    int rv = store_initialise(n->store, n->config.id, cluster_id, first, n_entries, ret_sentence);
+    if (rv < 0)
+        return rv;
+    if (n->config.join)
+        LOG_INFO("waiting to be added to a cluster", "node=%llu", (unsigned long long)n->config.id);
+    else
+        LOG_INFO("new cluster", "cluster=%016llx members=%u", (unsigned long long)cluster_id,
                  n->config.n_members);
-    return rv;
+    return 0;
 }
 
 /* What the replica starts from. */
@@ -282,10 +295,7 @@ static int restore(struct node *n, const struct store_loaded *loaded, char **ret
     return rv;
 }
 
-static int open_store(struct node *n,
-                      const struct store_loaded **ret_loaded,
-                      uint64_t *ret_cluster_id,
-                      char **ret_sentence)
+static int open_store(struct node *n, const struct store_loaded **ret_loaded, char **ret_sentence)
 {
     struct store_config config = {.loop = n->config.loop,
                                   .directory = n->data,
@@ -293,58 +303,59 @@ static int open_store(struct node *n,
                                   .on_failed = node_on_store_failed,
                                   .arg = n};
     int rv = store_open(&config, &n->store, ret_loaded, ret_sentence);
-    if (rv < 0)
+    if (rv < 0 || (*ret_loaded)->fresh || (*ret_loaded)->node_id == n->config.id)
         return rv;
-    *ret_cluster_id = (*ret_loaded)->cluster_id;
-    if ((*ret_loaded)->fresh)
-        return initialise(n, ret_cluster_id, ret_sentence);
-    if ((*ret_loaded)->node_id != n->config.id) {
-        *ret_sentence =
-            sentence("%s is the data directory of node %llu, not of node %llu", n->data,
-                     (unsigned long long)(*ret_loaded)->node_id, (unsigned long long)n->config.id);
-        return -EBADMSG;
-    }
-    return 0;
+    *ret_sentence =
+        sentence("%s is the data directory of node %llu, not of node %llu", n->data,
+                 (unsigned long long)(*ret_loaded)->node_id, (unsigned long long)n->config.id);
+    return -EBADMSG;
 }
 
-/* A fresh directory's first entry, as store_initialise() stored it. */
-static int load_and_restore(struct node *n, char **ret_sentence)
-{
-    const struct store_loaded *loaded;
-    uint64_t cluster_id;
-    struct replica_entry first = {.index = 1, .term = 1, .type = RAFT_CHANGE};
-    int rv = open_store(n, &loaded, &cluster_id, ret_sentence);
-    if (rv < 0)
-        return rv;
-    struct store_loaded found = *loaded;
-    if (found.fresh && !n->config.join) {
-        rv = bootstrap_entry(&n->config, &first.data);
-        assert(rv == 0); /* initialise() made the same one. */
-        found.entries = &first;
-        found.n_entries = 1;
-    }
-    if (n->config.n_members > 1 || !own_member(&n->config)->raft.is_unix) {
-        struct peers_config config = node_peers_config(n, found.incarnation, cluster_id);
-        n->peers = peers_new(&config);
-        n->n_open++;
-    }
-    rv = restore(n, &found, ret_sentence);
-    free((void *)(uintptr_t)first.data.data);
-    store_loaded_free(n->store);
-    return rv;
-}
-
-static int listen_all(struct node *n, const struct node_member *own, char **ret_sentence)
+static int listen_all(struct node *n,
+                      const struct node_member *own,
+                      uint64_t incarnation,
+                      uint64_t cluster_id,
+                      char **ret_sentence)
 {
     const struct node_config *c = &n->config;
     const struct address *raft = c->listen_raft.host[0] != '\0' ? &c->listen_raft : &own->raft;
     const struct address *client =
         c->listen_client.host[0] != '\0' ? &c->listen_client : &own->client;
     int rv = 0;
-    if (n->peers != NULL)
+    if (c->n_members > 1 || !own->raft.is_unix) {
+        struct peers_config config = node_peers_config(n, incarnation, cluster_id);
+        n->peers = peers_new(&config);
+        n->n_open++;
         rv = peers_listen(n->peers, raft, c->insecure, ret_sentence);
+    }
     if (rv == 0)
         rv = listener_listen(n->listener, client, c->insecure, ret_sentence);
+    return rv;
+}
+
+/* Sockets before anything is written: with a wrong address in its options, a node must not found
+ * a cluster in which that address stands for good.  Nothing is accepted before the loop runs. */
+static int start_parts(struct node *n, const struct node_member *own, char **ret_sentence)
+{
+    const struct store_loaded *loaded;
+    struct replica_entry first = {0};
+    int rv = open_store(n, &loaded, ret_sentence);
+    if (rv < 0)
+        return rv;
+    struct store_loaded found = *loaded;
+    if (found.fresh)
+        rv = plan_fresh(n, &first, &found.cluster_id, ret_sentence);
+    if (rv == 0)
+        rv = listen_all(n, own, found.incarnation, found.cluster_id, ret_sentence);
+    if (rv == 0 && found.fresh) {
+        rv = initialise(n, &first, found.cluster_id, ret_sentence);
+        found.entries = &first; /* As it was stored just now. */
+        found.n_entries = n->config.join ? 0 : 1;
+    }
+    if (rv == 0)
+        rv = restore(n, &found, ret_sentence);
+    free((void *)(uintptr_t)first.data.data);
+    store_loaded_free(n->store);
     return rv;
 }
 
@@ -405,9 +416,7 @@ int node_start(const struct node_config *config, struct node **ret_node, char **
         return -EINVAL;
     }
     struct node *n = node_new(config, own);
-    int rv = load_and_restore(n, ret_sentence);
-    if (rv == 0)
-        rv = listen_all(n, own, ret_sentence);
+    int rv = start_parts(n, own, ret_sentence);
     if (rv < 0) {
         node_close(n);
         return rv;
