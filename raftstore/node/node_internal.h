@@ -25,7 +25,9 @@
 struct node_stall {
     uint64_t poll_from_ns; /* When the last poll began. */
     uint64_t turn_from_ns; /* When it returned. */
+    uint64_t cpu_ns;       /* CPU time of this thread when the last poll began. */
     uint64_t max_ns;
+    uint64_t cpu_max_ns;      /* Most CPU time of one turn: what of a stall is our own doing. */
     uint64_t snapshot_max_ns; /* While a snapshot was being taken. */
     uint64_t told_ns;         /* When the last one was logged. */
 };

@@ -85,6 +85,7 @@ metrics_fill(struct node *n, struct arena *arena, const struct listener_stats *l
     struct store_stats st = store_stats(n->store);
     struct replica_view v = replica_view(n->replica);
     s->metrics = arena_alloc(arena, METRICS_MAX * sizeof(Hf__Metric *));
+    metric(s, arena, "stall_cpu_max_us", n->stall.cpu_max_ns / NS_PER_US);
     metric(s, arena, "requests_inflight", l->requests);
     metric(s, arena, "subscribers", l->subscribers);
     metric(s, arena, "connections_accepted", l->accepted);
