@@ -145,6 +145,9 @@ struct replica_stored {
 
 /* Make and start a replica.
  *
+ * @ret_replica: set before the first of io's functions is called (writes, members and state may be
+ *               told from inside this call; a sole voter leads at once); as before on failure.
+ *
  * Return: 0; negative errno (-EINVAL: what is stored contradicts itself). */
 int replica_new(const struct replica_config *config,
                 const struct replica_stored *stored,
@@ -189,7 +192,9 @@ void replica_snapshot_taken(struct replica *r, uint64_t now_ns, uint64_t index, 
 /* A connection to this node came up or went down: hints for retransmission and transfer. */
 void replica_peer_connected(struct replica *r, uint64_t now_ns, uint64_t id, bool up);
 
-/* A client's command (bytes of a packed Command, already checked with translate_command()).
+/* A client's command (bytes of a packed Command, already checked with translate_command(): one that
+ * can't be applied would stop every node).  Its stamp is cluster time at this call.  While
+ * leadership is being transferred commands are queued, for the time that the transfer fails.
  *
  * Return: REPLICA_OK: io->command_done will come with this id; else it won't (NOT_LEADER, BUSY). */
 enum replica_status
