@@ -14,7 +14,8 @@
  * A command gets its number when it is sent first and keeps it: repetitions are recognised by
  * (session, seq), also by the next leader.  It never moves to another session once it may have
  * been executed.  An acquire whose caller gave up stays as an orphan until its outcome is known,
- * and what was granted is released. */
+ * and what was granted is released.  The same owner's next acquire is held back until that release
+ * is answered: it would be granted the orphan's hold, which the release then takes away. */
 #include "raftstore/client/internal.h"
 
 #include "raftstore/wire/frame.h"
@@ -74,6 +75,47 @@ static void set_timer(struct client *c, struct command *k, uint64_t again_ns)
         boot_timer_set(&c->timers, &k->timer, due);
 }
 
+/* ---- Owners with orphans --------------------------------------------------------------- */
+
+static uint64_t hash_owner(const Hf__Command *command)
+{
+    uint64_t key = UINT64_C(0xcbf29ce484222325); /* FNV-1a; a collision only delays. */
+    for (size_t i = 0; i < command->owner.len; i++)
+        key = (key ^ command->owner.data[i]) * UINT64_C(0x100000001b3);
+    return key;
+}
+
+static bool owner_busy(const struct client *c, uint64_t key)
+{
+    struct busy_owner *b = NULL;
+    if (c->commands.busy_owners != NULL)
+        HASH_FIND(hh, c->commands.busy_owners, &key, sizeof key, b);
+    return b != NULL;
+}
+
+static void owner_ref(struct client *c, uint64_t key)
+{
+    struct busy_owner *b;
+    HASH_FIND(hh, c->commands.busy_owners, &key, sizeof key, b);
+    if (b == NULL) {
+        b = xcalloc(1, sizeof *b);
+        b->key = key;
+        HASH_ADD(hh, c->commands.busy_owners, key, sizeof b->key, b);
+    }
+    b->n++;
+}
+
+static void owner_unref(struct client *c, uint64_t key)
+{
+    struct busy_owner *b;
+    HASH_FIND(hh, c->commands.busy_owners, &key, sizeof key, b);
+    assert(b != NULL);
+    if (--b->n > 0)
+        return;
+    HASH_DELETE(hh, c->commands.busy_owners, b);
+    free(b);
+}
+
 /* ---- Birth and end --------------------------------------------------------------------- */
 
 static struct command *command_new(struct client *c, const Hf__Command *command)
@@ -91,6 +133,7 @@ static struct command *command_new(struct client *c, const Hf__Command *command)
         .waits = command->wait_ms != 0 &&
                  (command->op == WIRE_OP_ACQUIRE || command->op == WIRE_OP_CONVERT),
         .many = command->n_paths > 1,
+        .owner_key = command->op == WIRE_OP_ACQUIRE ? hash_owner(command) : 0,
         .deadline_ns = UINT64_MAX,
         .timer = {.cb = on_timer, .arg = k},
         .client = c,
@@ -151,6 +194,8 @@ static void remove_command(struct client *c, struct command *k)
         TAILQ_REMOVE(&all->line, k, link);
     all->n_wire -= counts_on_wire(k);
     all->n_orphans -= k->orphan;
+    if (k->orphan || k->undo)
+        owner_unref(c, k->owner_key);
     all->n--;
     HASH_DELETE(hh, all->by_id, k);
     boot_timer_stop(&c->timers, &k->timer);
@@ -222,12 +267,15 @@ static void send_command(struct client *c, struct command *k, uint64_t now)
 void commands_pump(struct client *c)
 {
     struct commands *all = &c->commands;
-    struct command *k;
+    struct command *k, *next;
     if (c->route.primary == NULL || c->session.state != SESSION_OPEN || c->stopped ||
         TAILQ_EMPTY(&all->line))
         return;
     uint64_t now = now_boot(c);
-    while (all->n_wire < all->n_wire_max && (k = TAILQ_FIRST(&all->line)) != NULL) {
+    for (k = TAILQ_FIRST(&all->line); k != NULL && all->n_wire < all->n_wire_max; k = next) {
+        next = TAILQ_NEXT(k, link);
+        if (k->op == WIRE_OP_ACQUIRE && owner_busy(c, k->owner_key))
+            continue;
         TAILQ_REMOVE(&all->line, k, link);
         assign(c, k);
         park_old(c);
@@ -430,6 +478,7 @@ static void time_out(struct client *c, struct command *k)
     k->cb = NULL;
     k->orphan = true;
     c->commands.n_orphans++;
+    owner_ref(c, k->owner_key);
     set_timer(c, k, client_after_ms(c, REPEAT_MS));
     if (cb != NULL)
         cb(k->arg, &out);
@@ -490,7 +539,10 @@ static void undo_grant(struct client *c, const struct command *k, const Hf__Resu
         command.paths = &was->paths[i];
         command.n_paths = 1;
         command.token = r->token + i;
-        (void)add_internal(c, &command);
+        struct command *release = add_internal(c, &command);
+        release->undo = true;
+        release->owner_key = k->owner_key;
+        owner_ref(c, k->owner_key);
     }
     hf__command__free_unpacked(was, NULL);
 }

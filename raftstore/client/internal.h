@@ -154,6 +154,8 @@ struct command {
     uint64_t serial;         /* Connection that it was sent on last. */
     uint64_t sent_boot_ns;   /* First sent; 0 = never. */
     uint64_t last_boot_ns;   /* Sent last. */
+    uint64_t owner_key;      /* An acquire, or the undoing of one: hash of its owner. */
+    bool undo;               /* Releases what an orphan was granted. */
     uint64_t token_before;   /* Highest token seen when it was sent first. */
     uint64_t deadline_ns;    /* Boot time; UINT64_MAX = none. */
     unsigned n_unresolved;   /* Sends whose outcome is unknown: 0 = surely not executed. */
@@ -167,14 +169,22 @@ struct command {
 };
 TAILQ_HEAD(command_list, command);
 
+/* An owner of whom an orphan, or the undoing of one, is on its way. */
+struct busy_owner {
+    uint64_t key;
+    unsigned n;
+    UT_hash_handle hh;
+};
+
 struct commands {
     struct command_list line;     /* In the order given. */
     struct command_list assigned; /* By seq. */
     struct command_list parked;   /* Queued long ago: acknowledged, see command.c. */
     struct command *by_id;
-    struct command *by_seq; /* Assigned ones that may wait: events name them so. */
-    unsigned n;             /* All of them. */
-    unsigned n_wire;        /* In state SENT or PAUSED. */
+    struct busy_owner *busy_owners; /* By key. */
+    struct command *by_seq;         /* Assigned ones that may wait: events name them so. */
+    unsigned n;                     /* All of them. */
+    unsigned n_wire;                /* In state SENT or PAUSED. */
     unsigned n_wire_max;
     unsigned n_orphans;
     uint64_t token_max; /* Highest token seen. */

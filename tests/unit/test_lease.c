@@ -40,7 +40,7 @@ static void it_is_lost_at_its_own_deadline(void **state)
     uint64_t deadline = client_lease_deadline_boot_ns(l);
     RUN_UNTIL(&h, f.n_lost == 1);
     assert_int_equal(f.reason, WIRE_CODE_EXPIRED);
-    assert_true(f.at_boot_ns >= deadline && f.at_boot_ns - deadline < 20 * NS_PER_MS);
+    assert_true(f.at_boot_ns >= deadline && f.at_boot_ns - deadline < 100 * NS_PER_MS);
     client_lease_ended(l, WIRE_CODE_BROKEN); /* Too late: told once. */
     client_lease_renewed(l, 1000, deadline + NS_PER_S);
     assert_int_equal(f.n_lost, 1);
@@ -54,12 +54,12 @@ static void kept_it_is_renewed_each_third(void **state)
     struct harness h;
     struct follower f;
     (void)state;
-    struct client_lease *l = granted_lease(&h, 300, true, &f);
-    harness_run_ms(&h, 1000);
+    struct client_lease *l = granted_lease(&h, 900, true, &f);
+    uint64_t start = clock_boot_ns(clock_system());
+    RUN_UNTIL(&h, fake_find(&h.cluster, WIRE_OP_RENEW, 3) != NULL);
+    assert_true(clock_boot_ns(clock_system()) - start > 1100 * NS_PER_MS); /* Four thirds. */
     assert_int_equal(f.n_lost, 0);
-    const struct fake_executed *renewal = fake_find(&h.cluster, WIRE_OP_RENEW, 7);
-    assert_non_null(renewal);
-    assert_null(fake_find(&h.cluster, WIRE_OP_RENEW, 11));
+    const struct fake_executed *renewal = fake_find(&h.cluster, WIRE_OP_RENEW, 3);
     assert_int_equal(renewal->token, 1001);
     client_lease_keep(l, false);
     RUN_UNTIL(&h, f.n_lost == 1);
