@@ -26,7 +26,8 @@ static void note(struct node *n, uint64_t now_ns, uint64_t busy_ns, uint64_t cpu
     if (busy_ns > NODE_STALL_LOUD_NS && (s->told_ns == 0 || now_ns - s->told_ns > NS_PER_S)) {
         s->told_ns = now_ns;
         LOG_WARN("the loop was busy for long", "ms=%llu cpu_ms=%llu snapshot=%d",
-                 (unsigned long long)(busy_ns / NS_PER_MS), n->snapshot.active);
+                 (unsigned long long)(busy_ns / NS_PER_MS),
+                 (unsigned long long)(cpu_ns / NS_PER_MS), n->snapshot.active);
     }
 }
 
