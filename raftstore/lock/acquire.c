@@ -77,22 +77,27 @@ static enum lock_code find_places(const struct op *o, struct place *places, stru
     return LOCK_OK;
 }
 
+static bool stop(void *arg, struct hold *h)
+{
+    (void)arg;
+    (void)h;
+    return false; /* One is enough. */
+}
+
 /* Whether the owner is known on one of the paths, and what it follows from that. */
 static uint32_t standing(const struct request *r, struct node *const *nodes)
 {
     uint32_t flags = 0;
     for (unsigned i = 0; i < r->n_paths; i++) {
-        if (nodes[i] == NULL)
+        const struct node *n = nodes[i];
+        if (n == NULL)
             continue;
-        struct owner_cursor own = owner_holds(nodes[i], r->claim.owner);
-        const struct hold *h;
-        while ((h = owner_next(&own)) != NULL) {
+        struct owner_cursor own = owner_holds(n, r->claim.owner);
+        if (owner_next(&own) != NULL || owner_waits(n, r->claim.owner))
             flags |= WAITER_F_KNOWN;
-            if (r->n_paths == 1 && hold_start(h) <= r->claim.end && r->claim.start <= hold_end(h))
-                return WAITER_F_KNOWN | WAITER_F_FRONT;
-        }
-        if (owner_waits(nodes[i], r->claim.owner))
-            flags |= WAITER_F_KNOWN;
+        if (r->n_paths == 1 &&
+            !own_visit(n, r->claim.owner, r->claim.start, r->claim.end, stop, NULL))
+            flags |= WAITER_F_FRONT;
     }
     return flags;
 }
@@ -131,31 +136,26 @@ room_for_directories(const struct lock_table *t, const struct place *places, uns
     return n == t->n_directories || n <= t->limits.directories_max;
 }
 
-static void tell_if_wanted(struct lock_table *t, const struct waiter *w, const struct hold *h)
-{
-    struct claim held = hold_claim(h), c = waiter_claim(w);
-    if (claims_conflict(&held, &c) && !hold_is_wanted(h, w))
-        effect_hold(t, LOCK_EFFECT_WANTED, h);
-}
-
 /* Tell the holders that somebody waits for them; those who knew it already aren't told again. */
-static void tell_wanted(struct lock_table *t, const struct waiter *w, struct node *n)
+static void tell_wanted(struct lock_table *t, const struct waiter *w, const struct node *n)
 {
     struct claim c = waiter_claim(w);
-    struct hold *h;
     if (n->crowd->n_exclusive == 0 && !c.exclusive)
         return;
     /* Behind one who wants everything, only that one's own holds can be unaware. */
     const struct link *first = TAILQ_FIRST(&n->crowd->line);
+    t->n_own = 0;
     if (first != NULL && first->waiter != w && first->waiter->exclusive &&
-        first->waiter->start == 0 && first->waiter->end == LOCK_RANGE_END) {
-        owner_collect(t, n, waiter_owner(first->waiter));
-        for (size_t i = 0; i < t->n_own; i++)
-            tell_if_wanted(t, w, t->own[i]);
-        return;
+        first->waiter->start == 0 && first->waiter->end == LOCK_RANGE_END)
+        (void)own_visit(n, waiter_owner(first->waiter), c.start, c.end, own_add, t);
+    else
+        (void)holds_visit(n, c.start, c.end, !c.exclusive, own_add, t);
+    own_sort(t);
+    for (size_t i = 0; i < t->n_own; i++) {
+        struct claim held = hold_claim(t->own[i]);
+        if (claims_conflict(&held, &c) && !hold_is_wanted(t->own[i], w))
+            effect_hold(t, LOCK_EFFECT_WANTED, t->own[i]);
     }
-    for (h = n->holds; h != NULL; h = h->next)
-        tell_if_wanted(t, w, h);
 }
 
 /* Let a request wait in line.

@@ -108,6 +108,10 @@ static const char *check_crowd(struct tally *y, const struct node *n)
         return "a lock's counts of holds are wrong";
     if (list_size(&c->front) + list_size(&c->line) != c->n_links)
         return "a lock's count of waiters is wrong";
+    size_t n_ranges = 0;
+    const char *why = c->index == NULL ? NULL : ranges_check(c->index->ranges, &n_ranges);
+    if (why != NULL || (c->index != NULL && n_ranges != n_holds))
+        return why != NULL ? why : "a crowd's tree of ranges lacks a hold";
     if (c->dirty_start <= c->dirty_end)
         return "a lock was touched and not settled";
     if (c->delay_until_ns != 0) {
@@ -118,7 +122,7 @@ static const char *check_crowd(struct tally *y, const struct node *n)
     }
     if (c->n_holds < 2 && c->n_links == 0 && c->delay_until_ns == 0)
         return "a lock is called busy and is not";
-    const char *why = check_queue(y, n, true);
+    why = check_queue(y, n, true);
     return why != NULL ? why : check_queue(y, n, false);
 }
 

@@ -11,54 +11,63 @@ struct claim waiter_claim(const struct waiter *w)
     return (struct claim){waiter_owner(w), w->start, w->end, w->exclusive};
 }
 
-static bool hold_conflicts(const struct hold *h, const struct claim *c)
-{
-    return (h->exclusive || c->exclusive) && hold_start(h) <= c->end && c->start <= hold_end(h) &&
-           !bytes_equal(hold_owner(h), c->owner);
-}
-
 /* Can no hold of the node be in the way of this claim, by the counters alone? */
 static bool surely_free(const struct node *n, const struct claim *c)
 {
     return n->holds == NULL || (n->crowd != NULL && n->crowd->n_exclusive == 0 && !c->exclusive);
 }
 
-bool node_holds_conflict(const struct node *n, const struct claim *c)
+struct first_conflict {
+    const struct claim *claim;
+    struct hold *best; /* The first one by (start, token). */
+    bool any;          /* Any one will do. */
+};
+
+static bool look(void *arg, struct hold *h)
 {
-    if (surely_free(n, c))
-        return false;
-    for (const struct hold *h = n->holds; h != NULL; h = h->next) {
-        if (hold_conflicts(h, c))
-            return true;
-    }
-    return false;
+    struct first_conflict *f = arg;
+    if (bytes_equal(hold_owner(h), f->claim->owner))
+        return true;
+    if (f->best == NULL || hold_start(h) < hold_start(f->best) ||
+        (hold_start(h) == hold_start(f->best) && h->token < f->best->token))
+        f->best = h;
+    /* Behind this one only others that begin later come: by start with an index, and those from
+     * zero on by token without. */
+    return !f->any && hold_start(h) != 0 &&
+           (h->node->crowd == NULL || h->node->crowd->index == NULL);
 }
 
-struct hold *node_first_conflict(const struct node *n, const struct claim *c)
+static struct hold *find_conflict(const struct node *n, const struct claim *c, bool any)
 {
+    struct first_conflict f = {.claim = c, .any = any};
     if (surely_free(n, c))
         return NULL;
-    struct hold *best = NULL;
-    for (struct hold *h = n->holds; h != NULL; h = h->next) {
-        if (hold_conflicts(h, c) && (best == NULL || hold_start(h) < hold_start(best))) {
-            best = h;
-            if (hold_start(h) == 0)
-                break;
-        }
-    }
-    return best;
+    (void)holds_visit(n, c->start, c->end, !c->exclusive, look, &f); /* Stops when it knows. */
+    return f.best;
 }
 
-/* Does a hold of this owner stand in the way of the claim? */
+bool node_holds_conflict(const struct node *n, const struct claim *c)
+{
+    return find_conflict(n, c, true) != NULL;
+}
+
+/* The one in the way that begins first, by (start, token); NULL: none. */
+struct hold *node_first_conflict(const struct node *n, const struct claim *c)
+{
+    return find_conflict(n, c, false);
+}
+
+static bool blocks(void *arg, struct hold *h)
+{
+    const struct claim *c = arg;
+    return !h->exclusive && !c->exclusive; /* False, to stop, for one in the way. */
+}
+
+/* Does a hold of this owner, which is not the claim's, stand in the way of the claim? */
 bool node_owner_blocks(const struct node *n, struct bytes owner, const struct claim *c)
 {
-    struct owner_cursor own = owner_holds(n, owner);
-    const struct hold *h;
-    while ((h = owner_next(&own)) != NULL) {
-        if (hold_conflicts(h, c))
-            return true;
-    }
-    return false;
+    struct claim copy = *c;
+    return !own_visit(n, owner, c->start, c->end, blocks, &copy);
 }
 
 /* Must a request with these flags yield to this waiter?  Not if that one waits for a hold of

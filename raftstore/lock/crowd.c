@@ -29,7 +29,7 @@ void crowd_drop(struct node *n)
     struct crowd *c = n->crowd;
     if (c == NULL || c->n_holds > 1 || c->n_links > 0 || c->delay_until_ns != 0)
         return;
-    free(c->owners);
+    members_free(c);
     free(c);
     n->crowd = NULL;
 }
@@ -41,8 +41,7 @@ void crowd_add_hold(struct node *n, struct hold *h)
         return;
     struct crowd *c = crowd_need(n);
     count_hold(c, h, 1);
-    if (c->owners != NULL)
-        owners_add(c, (uintptr_t)h);
+    members_add_hold(c, h);
 }
 
 /* After the hold left the node's list. */
@@ -51,9 +50,8 @@ void crowd_remove_hold(struct node *n, struct hold *h)
     if (n->crowd == NULL)
         return;
     count_hold(n->crowd, h, (size_t)-1);
-    if (n->crowd->owners != NULL)
-        owners_remove(n->crowd, (uintptr_t)h);
-    owners_review(n);
+    members_remove_hold(n->crowd, h);
+    members_review(n);
 }
 
 void crowd_add_link(struct node *n, struct link *l)
@@ -63,9 +61,8 @@ void crowd_add_link(struct node *n, struct link *l)
     TAILQ_INSERT_TAIL(front ? &c->front : &c->line, l, entry);
     c->n_links++;
     c->n_known += !front && (l->waiter->flags & WAITER_F_KNOWN) != 0;
-    if (c->owners != NULL)
-        owners_add(c, (uintptr_t)l + 1);
-    owners_review(n);
+    members_add_link(c, l);
+    members_review(n);
 }
 
 void crowd_remove_link(struct node *n, struct link *l)
@@ -75,7 +72,6 @@ void crowd_remove_link(struct node *n, struct link *l)
     TAILQ_REMOVE(front ? &c->front : &c->line, l, entry);
     c->n_links--;
     c->n_known -= !front && (l->waiter->flags & WAITER_F_KNOWN) != 0;
-    if (c->owners != NULL)
-        owners_remove(c, (uintptr_t)l + 1);
-    owners_review(n);
+    members_remove_link(c, l);
+    members_review(n);
 }

@@ -80,7 +80,7 @@ void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end
     }
     hold_replace(t, h, kept);
     if (right != NULL)
-        hold_link(t, right);
+        hold_link_piece(t, right, kept);
     waiters_refuse_converts(t, n, token, h_start);
 }
 
@@ -114,22 +114,32 @@ struct hold *hold_set_mode(struct lock_table *t, struct hold *h, bool exclusive)
     return d;
 }
 
+struct exact {
+    const struct request *request;
+    struct hold *best;
+    bool any_mode;
+};
+
+static bool take_exact(void *arg, struct hold *h)
+{
+    struct exact *e = arg;
+    const struct request *r = e->request;
+    if (hold_start(h) == r->claim.start && hold_end(h) == r->claim.end &&
+        kind_is_posix((enum lock_kind)h->kind) == kind_is_posix(r->kind) &&
+        (e->any_mode || h->exclusive == r->claim.exclusive) &&
+        (e->best == NULL || hold_order(h, e->best) < 0))
+        e->best = h;
+    return true;
+}
+
 /* The owner's hold on just this range (POSIX holds and others don't mix), in the mode asked for
  * or in any; the first one by token. */
 struct hold *own_exact(const struct node *n, const struct request *r, bool any_mode)
 {
-    struct hold *h, *best = NULL;
-    if (n == NULL)
-        return NULL;
-    struct owner_cursor own = owner_holds(n, r->claim.owner);
-    while ((h = owner_next(&own)) != NULL) {
-        if (hold_start(h) == r->claim.start && hold_end(h) == r->claim.end &&
-            kind_is_posix((enum lock_kind)h->kind) == kind_is_posix(r->kind) &&
-            (any_mode || h->exclusive == r->claim.exclusive) &&
-            (best == NULL || hold_order(h, best) < 0))
-            best = h;
-    }
-    return best;
+    struct exact e = {.request = r, .any_mode = any_mode};
+    if (n != NULL)
+        (void)own_visit(n, r->claim.owner, r->claim.start, r->claim.start, take_exact, &e);
+    return e.best;
 }
 
 /* Does the owner have all that it asks for already, with consecutive tokens? */
@@ -180,7 +190,9 @@ static void grant_again(struct lock_table *t,
 static void
 absorb_own(struct lock_table *t, struct node *n, const struct request *r, struct claim *span)
 {
-    owner_collect(t, n, r->claim.owner);
+    uint64_t from = r->claim.start > 0 ? r->claim.start - 1 : 0;
+    uint64_t to = r->claim.end < LOCK_RANGE_END ? r->claim.end + 1 : LOCK_RANGE_END;
+    own_collect(t, n, r->claim.owner, from, to);
     for (size_t i = 0; i < t->n_own; i++) {
         struct hold *h = t->own[i];
         uint64_t start = hold_start(h), end = hold_end(h);

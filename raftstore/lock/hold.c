@@ -110,7 +110,9 @@ struct hold *hold_dup(const struct hold *h, bool extra, struct bytes note)
     return d;
 }
 
-static void node_list_insert(struct node *n, struct hold *h)
+/* Into the node's list by (token, start), searching from `hint` (NULL: from the last one, since
+ * most holds come in order). */
+static void node_list_insert(struct node *n, struct hold *h, struct hold *hint)
 {
     struct hold *first = n->holds;
     if (first == NULL) {
@@ -119,7 +121,9 @@ static void node_list_insert(struct node *n, struct hold *h)
         n->holds = h;
         return;
     }
-    struct hold *after = first->prev; /* The last one: most holds come in order. */
+    struct hold *after = hint != NULL ? hint : first->prev;
+    while (after->next != NULL && hold_order(after->next, h) < 0)
+        after = after->next;
     while (after != NULL && hold_order(after, h) > 0)
         after = after == first ? NULL : after->prev;
     if (after == NULL) {
@@ -152,7 +156,7 @@ static void node_list_remove(struct node *n, struct hold *h)
 }
 
 /* As above, for the session's list; `sorted` false: at the end, whatever the order. */
-static void session_list_insert(struct session *s, struct hold *h, bool sorted)
+static void session_list_insert(struct session *s, struct hold *h, struct hold *hint, bool sorted)
 {
     struct hold_extra *x = hold_extra(h);
     struct hold *first = s->holds;
@@ -163,7 +167,9 @@ static void session_list_insert(struct session *s, struct hold *h, bool sorted)
         s->holds = h;
         return;
     }
-    struct hold *after = hold_extra(first)->session_prev;
+    struct hold *after = hint != NULL ? hint : hold_extra(first)->session_prev, *next;
+    while (sorted && (next = hold_extra(after)->session_next) != NULL && hold_order(next, h) < 0)
+        after = next;
     while (sorted && after != NULL && hold_order(after, h) > 0)
         after = after == first ? NULL : hold_extra(after)->session_prev;
     if (after == NULL) {
@@ -202,23 +208,37 @@ static bool lock_is_used(const struct node *n)
     return n->holds != NULL || (n->crowd != NULL && n->crowd->n_links > 0);
 }
 
-void hold_link(struct lock_table *t, struct hold *h)
+/* Into every index.  The hints stand near the hold's place in its node's and its session's list,
+ * or are NULL. */
+static void
+link_near(struct lock_table *t, struct hold *h, struct hold *on_node, struct hold *on_session)
 {
     struct node *n = h->node;
     t->n_locks += !lock_is_used(n);
     t->n_holds++;
     crowd_add_hold(n, h);
-    node_list_insert(n, h);
+    node_list_insert(n, h, on_node);
     if (n->crowd != NULL)
-        owners_review(n);
+        members_review(n);
     tokens_add(&t->tokens, h);
     if (hold_session(h) != NULL)
-        session_list_insert(hold_session(h), h, !t->importing);
+        session_list_insert(hold_session(h), h, on_session, !t->importing);
     if (hold_agent(h) != NULL)
         hold_agent(h)->n_holds++;
     if (h->ttl_ms != 0)
         heap_add(t, HEAP_HOLD, h);
     digest_hold(t, h, true);
+}
+
+void hold_link(struct lock_table *t, struct hold *h)
+{
+    link_near(t, h, NULL, NULL);
+}
+
+/* A piece that was split off `twin`, which is linked already. */
+void hold_link_piece(struct lock_table *t, struct hold *h, struct hold *twin)
+{
+    link_near(t, h, twin, hold_session(h) != NULL ? twin : NULL);
 }
 
 /* Out of every index; its agent may be gone afterwards. */
@@ -246,10 +266,17 @@ void hold_unlink(struct lock_table *t, struct hold *h)
 void hold_replace(struct lock_table *t, struct hold *h, struct hold *d)
 {
     struct agent *a = hold_agent(h);
+    const struct session *s = hold_session(h);
+    struct hold *on_node = NULL, *on_session = NULL;
     if (a != NULL)
         a->n_holds++; /* So that it lives on. */
+    if (d->token == h->token && d->node == h->node) {
+        on_node = h == h->node->holds ? h->next : h->prev;
+        if (s != NULL)
+            on_session = h == s->holds ? hold_extra(h)->session_next : hold_extra(h)->session_prev;
+    }
     hold_unlink(t, h);
-    hold_link(t, d);
+    link_near(t, d, on_node, on_session);
     if (a != NULL)
         a->n_holds--;
     free(h);

@@ -68,7 +68,7 @@ enum lock_code op_rename(struct op *o)
     enum lock_code code = find_own(o, &h);
     if (code != LOCK_OK)
         return code;
-    owner_collect(t, h->node, hold_owner(h));
+    own_collect(t, h->node, hold_owner(h), 0, LOCK_RANGE_END);
     if (t->n_own != 1 || !hold_is_whole(h))
         return LOCK_INVALID;
     code = place_free(o, c->paths[1], 0, &p);

@@ -69,7 +69,7 @@ void node_free(struct node *n)
     if (n->is_directory) {
         free(n->directory);
     } else if (n->crowd != NULL) {
-        free(n->crowd->owners);
+        members_free(n->crowd);
         free(n->crowd);
     }
     free(n);
@@ -144,7 +144,8 @@ struct node *node_find(const struct lock_table *t, struct bytes path)
     return p.node;
 }
 
-/* Something on a lock changed within a range: settle() looks after it. */
+/* Something on a lock changed within a range: settle() looks after it.  Start > end: nothing that
+ * could let a waiter in, but the lock may need less, or nothing, now. */
 void node_touch(struct lock_table *t, struct node *n, uint64_t start, uint64_t end)
 {
     if (!n->touched) {
@@ -153,8 +154,9 @@ void node_touch(struct lock_table *t, struct node *n, uint64_t start, uint64_t e
         t->touched[t->n_touched++] = n;
     }
     struct crowd *c = n->crowd;
-    if (c == NULL)
+    if (c == NULL || start > end)
         return;
+    t->n_changes++;
     if (c->dirty_start > c->dirty_end) {
         c->dirty_start = start;
         c->dirty_end = end;

@@ -8,8 +8,14 @@ static bool path_ok(const struct lock_command *c)
     return c->n_paths >= 1 && lock_path_valid(c->paths[0]);
 }
 
-/* The hold that a command names by token, or else its owner's first one on the path. */
-enum lock_code find_own(struct op *o, struct hold **ret_hold)
+/* The pieces of a split hold stand beside each other: the next one, or NULL. */
+static struct hold *next_piece(const struct hold *h)
+{
+    return h->next != NULL && h->next->token == h->token ? h->next : NULL;
+}
+
+/* The lock that a command names, if anybody holds it. */
+static enum lock_code find_lock(struct op *o, struct node **ret_node)
 {
     const struct lock_command *c = o->c;
     if (!path_ok(c) || (c->token == 0 && !owner_valid(c->owner)))
@@ -17,6 +23,18 @@ enum lock_code find_own(struct op *o, struct hold **ret_hold)
     struct node *n = node_find(o->t, c->paths[0]);
     if (n == NULL || n->is_directory || n->holds == NULL)
         return LOCK_NOT_HELD;
+    *ret_node = n;
+    return LOCK_OK;
+}
+
+/* The hold that a command names by token, or else its owner's first one on the path. */
+enum lock_code find_own(struct op *o, struct hold **ret_hold)
+{
+    const struct lock_command *c = o->c;
+    struct node *n;
+    enum lock_code code = find_lock(o, &n);
+    if (code != LOCK_OK)
+        return code;
     struct hold *h = NULL;
     if (c->token != 0) {
         h = tokens_find(&o->t->tokens, c->token);
@@ -34,12 +52,6 @@ enum lock_code find_own(struct op *o, struct hold **ret_hold)
         return LOCK_NOT_OWNER;
     *ret_hold = h;
     return LOCK_OK;
-}
-
-/* The pieces of a split hold stand beside each other: the next one, or NULL. */
-static struct hold *next_piece(const struct hold *h)
-{
-    return h->next != NULL && h->next->token == h->token ? h->next : NULL;
 }
 
 enum lock_code op_renew(struct op *o)
@@ -62,23 +74,23 @@ enum lock_code op_renew(struct op *o)
 static enum lock_code collect(struct op *o, bool posix_only)
 {
     struct lock_table *t = o->t;
+    const struct lock_command *c = o->c;
+    struct node *node;
     struct hold *h;
     t->n_own = 0;
-    enum lock_code code = find_own(o, &h);
+    enum lock_code code = find_lock(o, &node);
+    if (code == LOCK_OK && c->token == 0)
+        own_collect(t, node, c->owner, c->start, c->end);
+    else if (code == LOCK_OK && (code = find_own(o, &h)) == LOCK_OK) {
+        for (; h != NULL; h = next_piece(h))
+            (void)own_add(t, h); /* Never stops. */
+    }
     if (code != LOCK_OK)
         return code;
-    if (o->c->token == 0) {
-        owner_collect(t, h->node, o->c->owner);
-    } else {
-        for (; h != NULL; h = next_piece(h)) {
-            ARRAY_RESERVE(t->own, t->n_own, t->own_alloc);
-            t->own[t->n_own++] = h;
-        }
-    }
     size_t n = 0;
     for (size_t i = 0; i < t->n_own; i++) {
         h = t->own[i];
-        if (hold_start(h) <= o->c->end && o->c->start <= hold_end(h) &&
+        if (hold_start(h) <= c->end && c->start <= hold_end(h) &&
             (!posix_only || kind_is_posix((enum lock_kind)h->kind)))
             t->own[n++] = h;
     }

@@ -59,7 +59,8 @@ static void grant_waiter(struct lock_table *t, struct waiter *w)
 
 /* Grant what the change of a range of this lock made grantable.
  *
- * Return: false when a grant changed the lock so that the scan must begin anew. */
+ * Return: false when a grant took something away (a POSIX lock replaces what its owner had), so
+ * that an earlier waiter may go first now: the scan begins anew. */
 static bool
 scan_list(struct lock_table *t, struct crowd *c, bool front, uint64_t start, uint64_t end)
 {
@@ -71,8 +72,9 @@ scan_list(struct lock_table *t, struct crowd *c, bool front, uint64_t start, uin
             continue;
         bool covers = w->exclusive && w->start <= start && w->end >= end;
         if (waiter_grantable(w)) {
+            uint64_t n_changes = t->n_changes;
             grant_waiter(t, w);
-            if (c->dirty_start <= c->dirty_end)
+            if (t->n_changes != n_changes)
                 return false;
         }
         if (covers && !front && c->n_known == 0)

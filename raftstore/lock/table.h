@@ -125,10 +125,35 @@ struct link {
 
 TAILQ_HEAD(link_list, link);
 
-/* One entry of a crowd's owner index. */
-struct owner_slot {
-    uintptr_t item; /* A hold, or a link + 1; 0 = empty. */
+/* A hold in a crowd's index. */
+struct member {
+    struct member *child[2]; /* AVL tree by (start, token). */
+    struct hold *hold;
+    struct owner *owner;
+    struct member *own_next; /* Holds of the same owner, in no certain order. */
+    struct member *own_prev;
+    uint64_t reach;           /* Last byte of all holds of the subtree. */
+    uint64_t reach_exclusive; /* Of its exclusive ones, if has_exclusive. */
+    uint8_t height;
+    bool has_exclusive;
+};
+
+/* Somebody who holds or waits in a crowd. */
+struct owner {
+    struct member *members;
+    size_t n_holds;
+    size_t n_links;
     uint32_t hash;
+    uint8_t name_size;
+    char name[];
+};
+
+/* A crowd by owner and by range; exists while there are many. */
+struct index {
+    struct owner **slots; /* Open addressing. */
+    size_t mask;
+    size_t n_owners;
+    struct member *ranges;
 };
 
 /* What a lock has that is more than held once: several holds, waiters or a delay. */
@@ -144,9 +169,7 @@ struct crowd {
     uint32_t delay_heap_index;
     uint64_t dirty_start; /* Hull of what changed since the last scan; start > end: nothing. */
     uint64_t dirty_end;
-    struct owner_slot *owners; /* Open addressing; NULL while few. */
-    size_t owners_mask;
-    size_t n_owners;
+    struct index *index; /* NULL while few. */
 };
 
 struct waiter {
@@ -296,13 +319,14 @@ struct lock_table {
     size_t n_effects;
     size_t effects_alloc;
     struct arena_chunk *arena;
+    uint64_t n_changes;    /* Counts what could let a waiter in. */
     struct node **touched; /* In order of the first touch. */
     size_t n_touched;
     size_t touched_alloc;
     uint64_t *fresh; /* Tokens granted in view of a queue: are they wanted? */
     size_t n_fresh;
     size_t fresh_alloc;
-    struct hold **own; /* Result of owner_collect(). */
+    struct hold **own; /* Result of own_collect(). */
     size_t n_own;
     size_t own_alloc;
     struct agent **found; /* Work list of the deadlock search. */
@@ -390,28 +414,55 @@ void crowd_remove_hold(struct node *n, struct hold *h);
 void crowd_add_link(struct node *n, struct link *l);
 void crowd_remove_link(struct node *n, struct link *l);
 
-/* owners.c: whose holds and waiters stand at a node. */
+/* ranges.c */
+struct member *ranges_add(struct member *m, struct member *made);
+struct member *ranges_remove(struct member *m, const struct hold *h, struct member **ret_member);
+bool ranges_visit(const struct member *m,
+                  uint64_t start,
+                  uint64_t end,
+                  bool exclusive_only,
+                  bool (*visit)(void *arg, struct hold *h),
+                  void *arg);
+const char *ranges_check(const struct member *m, size_t *count);
+
+/* members.c: whose holds and waiters stand at a node, and where. */
 struct owner_cursor {
-    const struct node *node;
     struct bytes owner;
     struct hold *at;
-    size_t slot;
-    uint32_t hash;
-    bool indexed;
+    struct member *member;
 };
-void owners_add(struct crowd *c, uintptr_t item);
-void owners_remove(struct crowd *c, uintptr_t item);
-void owners_review(struct node *n); /* Build or drop the index as the crowd grows or shrinks. */
+void members_add_hold(struct crowd *c, struct hold *h);
+void members_remove_hold(struct crowd *c, const struct hold *h);
+void members_add_link(struct crowd *c, const struct link *l);
+void members_remove_link(struct crowd *c, const struct link *l);
+void members_free(struct crowd *c);
+void members_review(struct node *n);
 struct owner_cursor owner_holds(const struct node *n, struct bytes owner);
-struct hold *owner_next(struct owner_cursor *c); /* In no certain order. */
+struct hold *owner_next(struct owner_cursor *c);
 bool owner_waits(const struct node *n, struct bytes owner);
-void owner_collect(struct lock_table *t, const struct node *n, struct bytes owner); /* In order. */
+bool holds_visit(const struct node *n,
+                 uint64_t start,
+                 uint64_t end,
+                 bool exclusive_only,
+                 bool (*visit)(void *arg, struct hold *h),
+                 void *arg);
+bool own_visit(const struct node *n,
+               struct bytes owner,
+               uint64_t start,
+               uint64_t end,
+               bool (*visit)(void *arg, struct hold *h),
+               void *arg);
+bool own_add(void *arg, struct hold *h);
+void own_sort(struct lock_table *t);
+void own_collect(
+    struct lock_table *t, const struct node *n, struct bytes owner, uint64_t start, uint64_t end);
 
 /* hold.c */
 struct hold *
 hold_new(struct lock_table *t, struct node *n, const struct request *r, uint64_t token);
 struct hold *hold_dup(const struct hold *h, bool extra, struct bytes note);
 void hold_link(struct lock_table *t, struct hold *h);
+void hold_link_piece(struct lock_table *t, struct hold *h, struct hold *twin);
 void hold_unlink(struct lock_table *t, struct hold *h);
 void hold_replace(struct lock_table *t, struct hold *h, struct hold *d);
 struct hold *hold_alloc(bool extra, struct bytes owner, struct bytes note);

@@ -48,6 +48,15 @@ static bool compare_effect(const struct lock_effect *want, const struct lock_eff
            number("uid", want->uid, got->uid);
 }
 
+static void print_effect(const char *which, const struct lock_effect *e)
+{
+    printf("%s: type=%d code=%d mode=%d session=%" PRIu64 " seq=%" PRIu64 " token=%" PRIu64
+           " %" PRIu64 "..%" PRIu64 " %.*s %.*s\n",
+           which, (int)e->type, (int)e->code, (int)e->mode, e->session_id, e->seq, e->token,
+           e->start, e->end, (int)e->path.size, e->path.size ? (const char *)e->path.data : "",
+           (int)e->owner.size, e->owner.size ? (const char *)e->owner.data : "");
+}
+
 bool compare_step(const struct model *m,
                   const struct lock_result *want,
                   const struct lock_effects *got)
@@ -60,6 +69,10 @@ bool compare_step(const struct model *m,
             same = false;
         }
     }
+    for (size_t i = 0; i < m->n_effects && !same; i++)
+        print_effect("want", &m->effects[i]);
+    for (size_t i = 0; i < got->n && !same; i++)
+        print_effect("got ", &got->list[i]);
     return same;
 }
 

@@ -27,12 +27,12 @@ void generator_init(struct generator *g, uint64_t seed)
 {
     memset(g, 0, sizeof *g);
     g->random.state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
-    g->profile = (unsigned)below(g, 7);
+    g->profile = (unsigned)below(g, 8);
     g->n_paths = 2 + (unsigned)below(g, sizeof paths / sizeof paths[0] - 1);
     g->n_owners = 2 + (unsigned)below(g, 5);
-    if (g->profile == 6) { /* A crowd on one or two locks. */
+    if (g->profile >= 6) { /* A crowd on one or two locks: of owners, or of ranges. */
         g->n_paths = 1 + (unsigned)below(g, 2);
-        g->n_owners = sizeof owners / sizeof owners[0];
+        g->n_owners = g->profile == 6 ? sizeof owners / sizeof owners[0] : g->n_owners;
     }
     g->stamp = 1000;
 }
@@ -61,16 +61,16 @@ static void any_range(struct generator *g, struct lock_command *c, unsigned perc
     c->end = LOCK_RANGE_END;
     if (chance(g, percent_whole))
         return;
-    c->start = below(g, 12);
-    if (chance(g, 80))
-        c->end = c->start + below(g, 8);
+    c->start = below(g, g->profile == 7 ? 80 : 12);
+    if (chance(g, g->profile == 7 ? 97 : 80))
+        c->end = c->start + below(g, g->profile == 7 ? 4 : 8);
     if (chance(g, 1))
         c->end = c->start - 1;
 }
 
 static bool posix_profile(struct generator *g)
 {
-    return g->profile == 2 || g->profile == 5;
+    return g->profile == 2 || g->profile == 5 || g->profile == 7;
 }
 
 static enum lock_kind any_kind(struct generator *g)
@@ -86,7 +86,7 @@ static void acquire(struct generator *g, struct lock_command *c)
     c->owner = any_owner(g);
     c->mode = chance(g, g->profile == 6 ? 90 : 50) ? LOCK_SHARED : LOCK_EXCLUSIVE;
     bool posix = m_posix((int)c->kind);
-    any_range(g, c, posix ? 20 : 92);
+    any_range(g, c, posix ? (g->profile == 7 ? 2 : 20) : 92);
     if (chance(g, posix ? 5 : 50))
         c->ttl_ms = any_ttl(g);
     if (chance(g, 60))
@@ -134,7 +134,7 @@ static void release(struct generator *g, struct model *m, struct lock_command *c
 {
     name_hold(g, m, c);
     c->kind = any_kind(g);
-    any_range(g, c, posix_profile(g) ? 25 : 85);
+    any_range(g, c, g->profile == 7 ? 3 : posix_profile(g) ? 25 : 85);
 }
 
 static void cancel(struct generator *g, struct model *m, struct lock_command *c)
