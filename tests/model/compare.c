@@ -5,14 +5,15 @@
 
 #include "raftstore/lock/restore.h"
 
-static bool number(const char *what, uint64_t want, uint64_t got)
+/* These return int, not bool: they are joined by & so that every difference is told. */
+static int number(const char *what, uint64_t want, uint64_t got)
 {
     if (want != got)
         printf("%s: want %" PRIu64 ", got %" PRIu64 "\n", what, want, got);
     return want == got;
 }
 
-static bool bytes(const char *what, struct bytes want, struct bytes got)
+static int bytes(const char *what, struct bytes want, struct bytes got)
 {
     bool same = bytes_equal(want, got);
     if (!same)
@@ -117,18 +118,18 @@ static bool same_waiter(struct tally *y, const struct lock_row *row)
     const struct m_waiter *w = y->n_waiters < y->m->n_waiters ? y->m->waiters[y->n_waiters] : NULL;
     if (w == NULL)
         return number("waiters", 0, 1);
-    bool same = number("queue number", w->number, row->waiter.queue_number) &
-                number("waiter session", w->session_id, row->waiter.session_id) &
-                number("waiter seq", w->seq, row->waiter.seq) &
-                number("waiter since", w->since, row->waiter.since_ns) &
-                number("waiter deadline", w->deadline, row->waiter.deadline_ns) &
-                number("waiter convert", w->convert, row->waiter.convert_token) &
-                number("waiter agent", w->agent, row->waiter.agent) &
-                number("waiter paths", w->n_paths, row->waiter.n_paths) &
-                number("waiter start", w->c.start, row->waiter.start) &
-                number("waiter end", w->c.end, row->waiter.end) &
-                bytes("waiter owner", text_bytes(&w->c.owner), row->waiter.owner) &
-                bytes("waiter note", text_bytes(&w->note), row->waiter.note);
+    int same = number("queue number", w->number, row->waiter.queue_number) &
+               number("waiter session", w->session_id, row->waiter.session_id) &
+               number("waiter seq", w->seq, row->waiter.seq) &
+               number("waiter since", w->since, row->waiter.since_ns) &
+               number("waiter deadline", w->deadline, row->waiter.deadline_ns) &
+               number("waiter convert", w->convert, row->waiter.convert_token) &
+               number("waiter agent", w->agent, row->waiter.agent) &
+               number("waiter paths", w->n_paths, row->waiter.n_paths) &
+               number("waiter start", w->c.start, row->waiter.start) &
+               number("waiter end", w->c.end, row->waiter.end) &
+               bytes("waiter owner", text_bytes(&w->c.owner), row->waiter.owner) &
+               bytes("waiter note", text_bytes(&w->note), row->waiter.note);
     for (unsigned i = 0; i < w->n_paths && same; i++)
         same = bytes("waiter path", text_bytes(&w->paths[i]), row->waiter.paths[i]);
     return same;
