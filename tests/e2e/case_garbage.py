@@ -132,7 +132,7 @@ def main(t):
         token = w.acquire(b"kept", b"me", 60000)["token"]
         before = w.status()
         for node in c.nodes.values():
-            shower(rng, node.host, node.client_port, node.raft_port, 80)
+            shower(rng, node.host, node.client_port, node.raft_port, 250)
             for port in (node.client_port, node.raft_port):
                 check(closed_by_node(node.host, port, struct.pack("<I", 0)),
                       f"node {node.id}: a frame of length 0 is not refused")
