@@ -86,7 +86,7 @@ def main(t):
     backup = Backup(node)
 
     tried = 0
-    for pattern in ("meta.db", "log-*.db", "snapshot-*.db"):
+    for pattern in ("meta.db", "log-*.db", "log-*.db-wal", "meta.db-wal", "snapshot-*.db"):
         for path in files(node, pattern):
             if os.path.getsize(path) > 0:
                 truncate(path)
