@@ -78,9 +78,8 @@ void *arena_alloc(struct arena *a, size_t size)
     return p;
 }
 
-ProtobufCMessage *pack_parse(struct arena *a,
-                             const ProtobufCMessageDescriptor *descriptor,
-                             struct bytes in)
+ProtobufCMessage *
+pack_parse(struct arena *a, const ProtobufCMessageDescriptor *descriptor, struct bytes in)
 {
     return protobuf_c_message_unpack(descriptor, &a->allocator, in.size, in.data);
 }
