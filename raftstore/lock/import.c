@@ -1,6 +1,7 @@
 /* Rows back into a table.  They come from a file: nothing about them is taken for granted. */
 #include "raftstore/lock/restore.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -250,6 +251,7 @@ static int in_info(struct lock_table *t, const struct lock_row *row)
     if (t->n_infos == LOCK_NODES_MAX || row->node.host.size > LOCK_HOST_BYTES_MAX ||
         (last != NULL && last->node_id >= row->node.node_id))
         return -EINVAL;
+    assert(t->infos != NULL);
     struct node_info *i = &t->infos[t->n_infos++];
     i->node_id = row->node.node_id;
     i->host_size = (uint8_t)row->node.host.size;

@@ -33,7 +33,7 @@ static struct hold *convert_target(const struct lock_table *t, const struct wait
 
 static void grant_waiter(struct lock_table *t, struct waiter *w)
 {
-    struct node *nodes[LOCK_PATHS_MAX];
+    struct node *nodes[LOCK_PATHS_MAX] = {NULL};
     for (unsigned i = 0; i < w->n_paths; i++)
         nodes[i] = w->links[i].node;
     digest_waiter(t, w, false);

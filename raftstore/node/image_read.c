@@ -28,9 +28,9 @@ static int check_file(struct reader *r)
         error = sql_query_int(r->db, r->path, "PRAGMA page_size", &page_bytes, &r->sentence);
     if (error != 0)
         return error;
-    if ((uint64_t)(n_pages * page_bytes) != r->size_bytes)
+    if (n_pages < 0 || (uint64_t)n_pages * (uint64_t)page_bytes != r->size_bytes)
         return fail_damaged(&r->sentence, r->path, "it is %llu bytes long and must have %lld",
-                            (unsigned long long)r->size_bytes, (long long)(n_pages * page_bytes));
+                            (unsigned long long)r->size_bytes, (long long)n_pages * page_bytes);
     if (application != IMAGE_APPLICATION_ID || version < 1)
         return fail_damaged(&r->sentence, r->path, "it is no image of a lock table");
     if (version > IMAGE_FORMAT_VERSION)

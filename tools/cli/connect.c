@@ -100,7 +100,7 @@ int cli_path(struct cli *cli, const char *argument, char **ret_path)
         code = through_mount(cli, argument, &path);
     else
         path = xstrdup(argument);
-    if (code == EXIT_DONE && path[0] != '\0' && !path_valid(path)) {
+    if (code == EXIT_DONE && path != NULL && path[0] != '\0' && !path_valid(path)) {
         free(path);
         return cli_fail(
             EXIT_USAGE,

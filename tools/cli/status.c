@@ -321,7 +321,7 @@ int cli_status(struct cli *cli, int n, char **words)
         code = print_status_json(s);
     else
         print_status_text(s);
-    if (code == EXIT_DONE && (!s->majority || top->status->leader_id == 0))
+    if (top != NULL && code == EXIT_DONE && (!s->majority || top->status->leader_id == 0))
         code = EXIT_AWAY;
     for (unsigned i = 0; i < s->n; i++)
         if (s->rows[i].status != NULL)
