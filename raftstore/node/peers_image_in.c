@@ -149,7 +149,9 @@ static void job_write_done(uv_work_t *job, int status)
     }
     if (in != NULL) {
         in_receipt(in, i);
-        stream_resume(in->stream); /* The sender closes it. */
+        in->in = NULL; /* What comes behind the image must not reach it. */
+        i->inlink = NULL;
+        stream_resume(in->stream); /* The sender closes it; or it is closed in here. */
     }
     LOG_INFO("image received", "peer=%llu index=%llu bytes=%llu", (unsigned long long)i->from,
              (unsigned long long)i->image.index, (unsigned long long)i->size);

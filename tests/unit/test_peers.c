@@ -572,6 +572,34 @@ static void test_image_streams_that_are_wrong(void **state)
     }
 }
 
+static bool a_has_image(void *arg)
+{
+    const struct pair *p = arg;
+    return p->a.n_images == 1;
+}
+
+/* Whatever follows an image ends its connection, and leaves the image what it was. */
+static void test_image_with_more_behind_it(void **state)
+{
+    static const uint8_t zeros[2000];
+    uint64_t sum = checksum_add(0, zeros, sizeof zeros);
+    struct pair p;
+    struct raw r;
+    (void)state;
+    pair_begin(&p);
+    directory_begin(&p.a);
+    greet(&p, &r, true);
+    chunk_send(&r, 0, 1000, 2000, 0);
+    chunk_send(&r, 1000, 1000, 2000, sum);
+    chunk_send(&r, 1000, 1000, 2000, sum);
+    assert_true(raw_is_closed(&p.net, &r));
+    raw_close(&r);
+    assert_true(net_run(&p.net, a_has_image, &p, 3000));
+    assert_int_equal(p.a.image_size, 2000);
+    pair_end(&p);
+    assert_int_equal(rmdir(p.a.directory), 0);
+}
+
 static bool a_has_file(void *arg)
 {
     const struct pair *p = arg;
@@ -617,6 +645,7 @@ int main(void)
         cmocka_unit_test(test_image_not_wanted),
         cmocka_unit_test(test_image_that_is_damaged_inside),
         cmocka_unit_test(test_image_streams_that_are_wrong),
+        cmocka_unit_test(test_image_with_more_behind_it),
         cmocka_unit_test(test_image_sender_dies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
