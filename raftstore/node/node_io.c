@@ -145,10 +145,32 @@ static void peer_cluster_learnt(void *arg, uint64_t cluster_id)
     store_set_cluster_id(n->store, cluster_id);
 }
 
+/* Nothing but the first entry, or less: only then can the directory be one that was emptied. */
+static bool node_is_blank(const struct node *n)
+{
+    struct replica_view v = replica_view(n->replica);
+    return v.snapshot_index == 0 && v.last_index <= 1 && v.term <= 1;
+}
+
+static bool node_is_member(const struct node *n, uint64_t id)
+{
+    const struct raft_configuration *c = replica_members(n->replica);
+    for (unsigned i = 0; i < c->n; i++)
+        if (c->servers[i].id == id)
+            return true;
+    return c->n == 0; /* Waiting to be added: whoever dials us is of the cluster. */
+}
+
+/* A single member's word stops a node that has nothing to lose: it forgot its votes, and the
+ * others may be too few to remember them.  A node with a log was not wiped: then it is the other
+ * one that is out of place (removed, or left over from a former cluster of these nodes), or this
+ * directory was exchanged; it is not let in anyway, and going on without it is harmless. */
 static void peer_wiped(void *arg, uint64_t by)
 {
     struct node *n = arg;
     unsigned long long id = n->config.id;
+    if (!node_is_alive(n) || !node_is_member(n, by) || !node_is_blank(n))
+        return; /* The refusal was logged. */
     LOG_ERROR("a node that has forgotten its votes must not return under its old id",
               "remedy=\"holdfast member remove %llu; holdfast member add NEWID RAFTADDR "
               "CLIENTADDR; start it with --id NEWID --join and an empty directory\"",

@@ -123,11 +123,28 @@ static void hello_accept(struct peers *p, const Hf__PeerHello *h)
     }
 }
 
+/* Was this refusal logged a moment ago?  If not, it counts as logged now. */
+static bool told_lately(struct peers *p, uint64_t id, uint32_t code)
+{
+    uint64_t now_ms = uv_now(p->config.hub->loop);
+    for (unsigned i = 0; i < PEERS_TOLD; i++) {
+        const struct peers_told *t = &p->told[i];
+        if (t->id == id && t->code == code && now_ms - t->at_ms < PEERS_TOLD_MS)
+            return true;
+    }
+    p->told[p->next_told++ % PEERS_TOLD] = (struct peers_told){id, code, now_ms};
+    return false;
+}
+
+/* Another node does not want us.  Only one of our own cluster can know that we were wiped. */
 static void refused_by(struct peers *p, uint64_t id, const Hf__PeerHello *h)
 {
-    LOG_ERROR("refused by a node", "peer=%llu code=%u why=%s", (unsigned long long)id,
-              h->refused_code, log_quote(bytes_str(h->refused)));
-    if (h->refused_code == PEERS_REFUSED_WIPED)
+    bool ours = p->config.cluster_id == 0 || h->cluster_id == p->config.cluster_id;
+    if (!told_lately(p, id, h->refused_code << 1))
+        LOG_ERROR("refused by a node", "peer=%llu answered=%llu code=%u why=%s",
+                  (unsigned long long)id, (unsigned long long)h->node_id, h->refused_code,
+                  log_quote(bytes_str(h->refused)));
+    if (h->refused_code == PEERS_REFUSED_WIPED && ours && h->node_id == id)
         p->config.wiped(p->config.arg, id);
 }
 
@@ -148,8 +165,9 @@ int peers_judge_answer(struct peers *p, uint64_t id, struct stream *s, const Hf_
         hello_accept(p, hello);
         return 0;
     }
-    LOG_ERROR("node refused", "peer=%llu code=%u why=%s", (unsigned long long)id, code,
-              log_quote(bytes_str(why)));
+    if (!told_lately(p, id, code << 1 | 1))
+        LOG_ERROR("node refused", "peer=%llu code=%u why=%s", (unsigned long long)id, code,
+                  log_quote(bytes_str(why)));
     hello_send(p, s, id, false, code, why); /* The close that follows writes it. */
     return -EACCES;
 }
@@ -386,8 +404,10 @@ void peers_inlink_close(struct inlink *in)
 static int inlink_refuse(struct inlink *in, const Hf__PeerHello *h, uint32_t code, const char *why)
 {
     char name[64];
-    LOG_ERROR("node refused", "peer=%llu from=%s code=%u why=%s", (unsigned long long)h->node_id,
-              stream_peer_name(in->stream, name, sizeof name), code, log_quote(bytes_str(why)));
+    if (!told_lately(in->peers, h->node_id, code << 1 | 1))
+        LOG_ERROR("node refused", "peer=%llu from=%s code=%u why=%s",
+                  (unsigned long long)h->node_id, stream_peer_name(in->stream, name, sizeof name),
+                  code, log_quote(bytes_str(why)));
     hello_send(in->peers, in->stream, h->node_id, false, code, why);
     inlink_free(in); /* Closing writes the answer. */
     return 0;

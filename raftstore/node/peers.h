@@ -52,7 +52,9 @@ struct peers_config {
     /* A frame that is neither hello nor image; lives for the call. */
     void (*frame)(void *arg, uint64_t from, const Hf__PeerFrame *frame);
     void (*link_changed)(void *arg, uint64_t id, bool up);
-    /* This node was refused because its data directory is not the one known under its id. */
+    /* A node of our cluster refused this one because its data directory is not the one that it
+     * knows under our id.  Whether that node is a member, and right, is the callee's to judge; it
+     * may be told again and again. */
     void (*wiped)(void *arg, uint64_t by);
 
     /* Is an image welcome?  If so, the path of a file to receive it into. */

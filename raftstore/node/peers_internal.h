@@ -12,6 +12,8 @@
 #define PEERS_HELLO_MS        2000u
 #define PEERS_USER_TIMEOUT_MS 5000u
 #define PEERS_HELLO_BYTES_MAX 4096u
+#define PEERS_TOLD            16u
+#define PEERS_TOLD_MS         10000u /* A refusal is logged again only then: dialling goes on. */
 
 struct image_in;
 struct image_out;
@@ -43,6 +45,13 @@ struct inlink {
     struct image_in *in; /* The image that arrives on it. */
 };
 
+/* A line that was logged lately. */
+struct peers_told {
+    uint64_t id;
+    uint32_t code;
+    uint64_t at_ms; /* uv_now(). */
+};
+
 struct peers {
     struct peers_config config;
     struct random random;
@@ -55,6 +64,8 @@ struct peers {
     struct image_in *image_in; /* The only one at a time. */
     unsigned n_inlinks;
     unsigned n_links;
+    struct peers_told told[PEERS_TOLD]; /* Ring. */
+    unsigned next_told;
     unsigned n_open; /* Handles and jobs that must end before the object is freed. */
     bool closing;
     void (*closed)(void *arg);

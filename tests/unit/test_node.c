@@ -558,6 +558,33 @@ static void test_wiped_node_stops(void **state)
     cluster_end(&c);
 }
 
+/* Two of three nodes were founded anew; the third still runs for the old cluster, which has the
+ * same name.  It refuses them, since to it they are wiped; they have a log by then, and go on. */
+static void test_stale_node_stops_nobody(void **state)
+{
+    struct cluster c;
+    (void)state;
+    cluster_begin(&c, 3);
+    for (unsigned i = 0; i < 3; i++)
+        start(&c, i);
+    open_session(&c, leader(&c));
+    net_run_for(&c.net, 300);
+    for (unsigned i = 0; i < 3; i++)
+        stop(&c, i);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(nftw(c.members[i].data, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+        start(&c, i);
+    }
+    open_session(&c, leader(&c));
+    net_run_for(&c.net, 100);
+    start(&c, 2);
+    net_run_for(&c.net, 700);
+    for (unsigned i = 0; i < 3; i++)
+        assert_null(c.members[i].failure);
+    assert_int_equal(acquire(&c, leader(&c), "a"), LOCK_OK);
+    cluster_end(&c);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -569,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_snapshot_stream),
         cmocka_unit_test(test_start_refusals),
         cmocka_unit_test(test_wiped_node_stops),
+        cmocka_unit_test(test_stale_node_stops_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
