@@ -31,7 +31,8 @@
 #define REPEAT_MS          3000  /* Unanswered on a connection that is otherwise alive. */
 #define QUEUED_REPEAT_MS   30000 /* Queued: the event can't be lost, but if it is. */
 #define CANCEL_REPEAT_MS   200   /* Canceled: likewise. */
-#define PARK_WINDOW        1024u /* Numbers behind a queued request: park it (LOCK_RESULTS_MAX: 4096). */
+#define RESULTS_WINDOW     4096u /* LOCK_RESULTS_MAX: results that the cluster keeps for us. */
+#define PARK_WINDOW        1024u /* Numbers behind a queued request: park it. */
 
 static void on_timer(struct boot_timer *t);
 static void send_command(struct client *c, struct command *k, uint64_t now);
@@ -264,6 +265,15 @@ static void send_command(struct client *c, struct command *k, uint64_t now)
     route_expect(c);
 }
 
+/* May a further number be given out?  The cluster keeps the results of all that were given out
+ * since the oldest unanswered one, and refuses more than so many. */
+static bool window_open(const struct client *c)
+{
+    const struct command *first = TAILQ_FIRST(&c->commands.assigned);
+    return c->commands.n_wire < c->commands.n_wire_max &&
+           (first == NULL || c->session.seq_next - first->seq < RESULTS_WINDOW);
+}
+
 void commands_pump(struct client *c)
 {
     struct commands *all = &c->commands;
@@ -272,9 +282,11 @@ void commands_pump(struct client *c)
         TAILQ_EMPTY(&all->line))
         return;
     uint64_t now = now_boot(c);
-    for (k = TAILQ_FIRST(&all->line); k != NULL && all->n_wire < all->n_wire_max; k = next) {
+    park_old(c); /* It may open the window. */
+    for (k = TAILQ_FIRST(&all->line); k != NULL && window_open(c); k = next) {
         next = TAILQ_NEXT(k, link);
-        if (k->op == WIRE_OP_ACQUIRE && owner_busy(c, k->owner_key))
+        /* An orphan that is asked for anew is itself what makes its owner busy. */
+        if (k->op == WIRE_OP_ACQUIRE && !k->orphan && owner_busy(c, k->owner_key))
             continue;
         TAILQ_REMOVE(&all->line, k, link);
         assign(c, k);
@@ -346,8 +358,12 @@ static void on_queued(struct client *c, struct command *k)
 static void on_cancel_done(struct client *c, uint64_t target_id, uint32_t code)
 {
     struct command *k = find(c, target_id);
-    if (k == NULL || k->state != COMMAND_QUEUED || !k->cancel_sent)
+    if (k == NULL || !k->cancel_sent)
         return;
+    if (k->state != COMMAND_QUEUED) {
+        k->cancel_sent = false; /* It came before its target; once that is queued, again. */
+        return;
+    }
     if (code == WIRE_CODE_OK)
         finish_code(c, k, WIRE_CODE_CANCELED);
     else if (!k->parked)
@@ -442,10 +458,12 @@ bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf
     switch (f->code) {
     case HF__FAILURE__CODE__BAD_REQUEST:
         finish(c, k, -EINVAL, NULL);
+        commands_pump(c);
         break;
     case HF__FAILURE__CODE__DENIED:
     case HF__FAILURE__CODE__REFUSED:
         finish(c, k, -EPERM, NULL);
+        commands_pump(c);
         break;
     case HF__FAILURE__CODE__NOT_LEADER:
     case HF__FAILURE__CODE__SHUTTING_DOWN:
@@ -558,7 +576,9 @@ void commands_on_session_ended(struct client *c, uint64_t session_id)
     {
         if (k->session_id != session_id)
             continue;
-        if (k->n_unresolved > 0 || k->state == COMMAND_QUEUED || k->internal || k->orphan)
+        /* To release by token once more does no harm, and leases outlive the session. */
+        if (!k->undo &&
+            (k->n_unresolved > 0 || k->state == COMMAND_QUEUED || k->internal || k->orphan))
             continue;
         unassign(c, k);
         set_state(c, k, COMMAND_IN_LINE);

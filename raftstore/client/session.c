@@ -163,6 +163,9 @@ static void on_opened(struct client *c, uint64_t sent_ns, const Hf__Result *r)
     s->deadline_boot_ns = s->acked_boot_ns = 0;
     s->lost = s->jeopardy = false;
     s->failures = 0;
+    /* Of several opens on their way the first answered counts: what another one is told is the
+     * deadline of another session (which ends by itself). */
+    forget_frames(s);
     acknowledge(c, sent_ns, r);
     boot_timer_set(&c->timers, &s->keepalive, sent_ns + s->granted_ttl_ms * NS_PER_MS / 3);
     watch_from(c);
@@ -186,6 +189,7 @@ static void on_kept(struct client *c, uint64_t sent_ns, const Hf__Result *r)
         tell(c, CLIENT_SESSION_RESUMED);
     else if (was_in_jeopardy)
         tell(c, CLIENT_SESSION_SAFE);
+    watch_update(c); /* If a subscription was refused. */
     commands_on_session_kept(c);
 }
 
@@ -193,6 +197,7 @@ static void open_later(struct client *c)
 {
     struct session *s = &c->session;
     s->state = SESSION_NONE;
+    forget_frames(s);
     uint64_t ms = client_backoff_ms(c, OPEN_BACKOFF_MS, OPEN_BACKOFF_MAX_MS, s->failures++);
     boot_timer_set(&c->timers, &s->keepalive, client_after_ms(c, ms));
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static void an_acquire_is_answered_with_a_safe_deadline(void **state)
 {
@@ -94,6 +95,52 @@ execute_and_reset(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__C
     k->node->mute = false;
     fake_node_reset(k->node);
     return true;
+}
+
+static struct {
+    uint64_t seq_first, span_max;
+    bool busy;
+} window;
+
+/* The first command is refused for load as long as `busy`; measures how far the rest gets. */
+static bool
+refuse_the_first(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    if (command == NULL || command->op != WIRE_OP_ACQUIRE)
+        return false;
+    if (window.seq_first == 0)
+        window.seq_first = command->seq;
+    if (window.busy && command->seq - window.seq_first > window.span_max)
+        window.span_max = command->seq - window.seq_first;
+    if (command->seq != window.seq_first || !window.busy)
+        return false;
+    fake_failure(k, frame->id, HF__FAILURE__CODE__BUSY);
+    return true;
+}
+
+/* The cluster keeps 4096 results behind the oldest unanswered one, and refuses more. */
+static void numbers_stay_within_what_the_cluster_keeps(void **state)
+{
+    enum { N = 5000 };
+    struct harness h;
+    struct outcome *o = calloc(N, sizeof *o);
+    (void)state;
+    assert_non_null(o);
+    harness_init(&h, 1);
+    window.seq_first = window.span_max = 0;
+    window.busy = true;
+    h.nodes[0].script = refuse_the_first;
+    harness_client(&h, 1, 30000);
+    for (unsigned i = 0; i < N; i++)
+        harness_acquire(&h, 0, 0, 30000, &o[i]);
+    RUN_UNTIL(&h, o[4000].n == 1);
+    harness_run_ms(&h, 300);
+    assert_in_range(window.span_max, 4000, 4095);
+    window.busy = false;
+    for (unsigned i = 0; i < N; i++)
+        RUN_UNTIL(&h, o[i].n == 1);
+    harness_deinit(&h);
+    free(o);
 }
 
 static void a_lost_answer_is_asked_for_again_and_executed_once(void **state)
@@ -487,6 +534,7 @@ int main(void)
         cmocka_unit_test(results_are_acknowledged_and_numbers_grow),
         cmocka_unit_test(a_follower_names_the_leader),
         cmocka_unit_test(a_leader_that_steps_down_is_left),
+        cmocka_unit_test(numbers_stay_within_what_the_cluster_keeps),
         cmocka_unit_test(a_lost_answer_is_asked_for_again_and_executed_once),
         cmocka_unit_test(the_next_leader_is_found_at_once_when_one_dies),
         cmocka_unit_test(a_silent_leader_is_noticed),

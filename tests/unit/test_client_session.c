@@ -201,6 +201,78 @@ static void abandoning_ends_nothing(void **state)
     harness_deinit(&h);
 }
 
+static struct {
+    uint64_t id; /* Frame of the open that is not answered yet. */
+} slow;
+
+/* Answers the first open only when a second one comes, and that one right after it. */
+static bool
+answer_opens_late(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    Hf__Result r = HF__RESULT__INIT;
+    if (command == NULL || command->op != WIRE_OP_SESSION_OPEN)
+        return false;
+    if (slow.id == 0) {
+        slow.id = frame->id;
+        return true;
+    }
+    r.ttl_ms = command->ttl_ms;
+    r.session_id = ++k->node->cluster->session_last;
+    r.stamp_ns = fake_stamp_ns(k->node->cluster) - NS_PER_S; /* It took effect a second ago. */
+    r.deadline_ns = r.stamp_ns + r.ttl_ms * NS_PER_MS;
+    fake_result(k, slow.id, &r);
+    r.session_id = ++k->node->cluster->session_last;
+    r.stamp_ns = fake_stamp_ns(k->node->cluster);
+    r.deadline_ns = r.stamp_ns + r.ttl_ms * NS_PER_MS;
+    fake_result(k, frame->id, &r);
+    return true;
+}
+
+/* Two opens on their way make two sessions; the deadline is that of the one that we use. */
+static void a_second_open_does_not_lengthen_the_first_session(void **state)
+{
+    struct harness h;
+    (void)state;
+    harness_init(&h, 1);
+    slow.id = 0;
+    h.nodes[0].script = answer_opens_late;
+    uint64_t start = now_boot();
+    harness_client(&h, 1, 30000);
+    RUN_UNTIL(&h, h.cluster.session_last == 2);
+    harness_run_ms(&h, 20);
+    struct client_info info = client_info(h.client);
+    assert_int_equal(info.session_id, 1);
+    /* No later than 30 s from when the first one was sent. */
+    assert_true(info.session_deadline_boot_ns < start + 30 * NS_PER_S + 100 * NS_PER_MS);
+    assert_int_equal(h.n_session_events[CLIENT_SESSION_OPENED], 1);
+    harness_deinit(&h);
+}
+
+static bool refuse_first_subscribe(struct fake_conn *k,
+                                   const Hf__ClientFrame *frame,
+                                   const Hf__Command *command)
+{
+    (void)command;
+    if (frame->body_case != HF__CLIENT_FRAME__BODY_SUBSCRIBE)
+        return false;
+    k->node->script = NULL;
+    fake_failure(k, frame->id, HF__FAILURE__CODE__BUSY);
+    return true;
+}
+
+static void a_refused_subscription_is_asked_for_again(void **state)
+{
+    struct harness h;
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].script = refuse_first_subscribe;
+    harness_client_with(&h, 1,
+                        (struct client_config){.session_ttl_ms = 300, .events_session = true});
+    RUN_UNTIL(&h, h.nodes[0].n_subscribes == 1); /* The refused one isn't counted. */
+    assert_int_equal(h.nodes[0].subscribed_session, 1);
+    harness_deinit(&h);
+}
+
 /* ---- Waiting --------------------------------------------------------------------------- */
 
 static struct {
@@ -492,6 +564,8 @@ int main(void)
         cmocka_unit_test(closing_ends_the_session_and_fails_the_rest),
         cmocka_unit_test(closing_does_not_wait_longer_than_the_grace),
         cmocka_unit_test(abandoning_ends_nothing),
+        cmocka_unit_test(a_second_open_does_not_lengthen_the_first_session),
+        cmocka_unit_test(a_refused_subscription_is_asked_for_again),
         cmocka_unit_test(a_wait_ends_with_the_event),
         cmocka_unit_test(a_wait_survives_a_reconnect_and_a_gap),
         cmocka_unit_test(a_canceled_wait_is_answered_once),
