@@ -68,28 +68,49 @@ static int act_renewed(struct act *a, const struct client_result *r)
                             r->deadline_boot_ns);
     if (a->hold == NULL)
         return 0; /* Not followed here: made by another daemon. */
-    if (a->hold->state == HOLD_ENDED) {
+    if (a->hold->state != HOLD_LIVE) {
         /* We gave it up while the renewal was under way; so nobody may rely on it. */
-        ask_release(fs, a->path, a->token);
+        if (a->hold->state == HOLD_ENDED)
+            ask_release(fs, a->path, a->token);
         return ESTALE;
     }
-    holds_renewed(a->hold, ttl_ms, r->deadline_boot_ns);
+    holds_renewed(a->hold, r->result->stamp_ns, ttl_ms, r->deadline_boot_ns);
     return a->command.verb == COMMAND_KEEP ? act_keep(a) : 0;
+}
+
+/* The release was not confirmed.  Where it may have been done all the same, nobody can rely on the
+ * hold, so the release goes on behind the caller's back; else all is as it was. */
+static void act_release_failed(struct act *a, const struct client_result *r)
+{
+    uint32_t code = r->status == 0 ? r->result->code : WIRE_CODE_OK;
+    bool unknown = r->status == -ETIMEDOUT || r->status == -EBUSY || code == WIRE_CODE_NO_SESSION ||
+                   code == WIRE_CODE_SESSION_ENDED;
+    if (a->hold == NULL)
+        return;
+    if (unknown)
+        ask_release(a->op.fs, a->path, a->token);
+    else
+        holds_not_released(a->hold);
 }
 
 static void on_result(void *arg, const struct client_result *r)
 {
     struct act *a = arg;
     struct hold *h = act_hold(a);
+    bool is_release = a->command.verb == COMMAND_RELEASE;
     if (r->status != 0) {
+        if (is_release)
+            act_release_failed(a, r);
         act_done(a, errno_of_status(r->status));
         return;
     }
     uint32_t code = r->result->code;
     int error = errno_of_code(context_of(a), code);
     bool gone = code == WIRE_CODE_NOT_HELD || code == WIRE_CODE_NOT_OWNER;
-    if (error == 0 && a->command.verb == COMMAND_RELEASE && h != NULL)
+    if (error == 0 && is_release && h != NULL)
         holds_ended(h, false);
+    else if (is_release && !gone)
+        act_release_failed(a, r);
     else if (error == 0 && (a->command.verb == COMMAND_RENEW || a->command.verb == COMMAND_KEEP))
         error = act_renewed(a, r);
     else if (h != NULL && gone)
@@ -117,7 +138,8 @@ static void act_send(struct act *a)
     command.token = a->token;
     command.ttl_ms = a->command.ttl_ms;
     command.note = pack_binary(bytes_of(a->note.data, a->note.size));
-    if (a->command.verb == COMMAND_RELEASE && fs->options->release_async && a->hold != NULL) {
+    struct hold *h = act_hold(a);
+    if (a->command.verb == COMMAND_RELEASE && fs->options->release_async && h != NULL) {
         ask_release(fs, a->path, a->token);
         act_done(a, 0);
         return;
@@ -125,13 +147,30 @@ static void act_send(struct act *a)
     int error = ask_cluster(fs, &command, op_timeout_ms(&a->op), on_result, a, NULL);
     if (error != 0)
         act_done(a, error);
+    else if (h != NULL && a->command.verb == COMMAND_RELEASE)
+        holds_releasing(h);
+    else if (h != NULL && a->command.ttl_ms != 0)
+        holds_shorten(h, a->command.ttl_ms);
+}
+
+/* Is one of the holds there the caller's own, which we gave up ahead of the cluster? */
+static bool shows_lost(struct act *a, const Hf__Node *node)
+{
+    struct fs *fs = a->op.fs;
+    for (size_t i = 0; i < node->n_holds; i++) {
+        const struct hold *h = holds_find(&fs->holds, node->holds[i]->token);
+        if (h != NULL && h->state == HOLD_ENDED && h->lost &&
+            holds_authorised(&fs->holds, h, a->op.caller.uid, &a->lineage))
+            return true;
+    }
+    return false;
 }
 
 /* The lock is free, or held by somebody else: what does that mean for this caller? */
-static int refusal(struct act *a, bool is_free)
+static int refusal(struct act *a, const Hf__Node *node)
 {
-    if (!is_free)
-        return EPERM;
+    if (attr_hold(a->op.fs, node) != NULL)
+        return shows_lost(a, node) ? ESTALE : EPERM;
     if (a->command.verb != COMMAND_RELEASE &&
         holds_remembered(&a->op.fs->holds, a->path, a->op.caller.uid, &a->lineage))
         return ESTALE;
@@ -175,7 +214,7 @@ static void on_shown(void *arg, const struct client_reply *reply)
             return;
         }
     }
-    act_done(a, refusal(a, attr_hold(a->op.fs, node) == NULL));
+    act_done(a, refusal(a, node));
 }
 
 static void act_show(struct act *a)

@@ -141,6 +141,6 @@ void ask_release(struct fs *fs, const char *path, uint64_t token)
         free(release);
         return; /* It ends at its deadline. */
     }
-    if (h != NULL && h->state == HOLD_LIVE)
-        h->state = HOLD_RELEASING;
+    if (h != NULL)
+        holds_releasing(h);
 }

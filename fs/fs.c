@@ -107,7 +107,8 @@ void fs_on_event(struct fs *fs, const Hf__Event *event)
         holds_ended(h, lost && h->state == HOLD_LIVE);
     } else if (event->type == WIRE_EFFECT_RENEWED) {
         /* By somebody who knows the token; our own renewals tell nothing new. */
-        holds_renewed(h, event->ttl_ms, client_deadline_boot_ns(fs->client, event->deadline_ns));
+        holds_renewed(h, event->stamp_ns, event->ttl_ms,
+                      client_deadline_boot_ns(fs->client, event->deadline_ns));
     }
 }
 
@@ -115,6 +116,7 @@ void fs_on_event(struct fs *fs, const Hf__Event *event)
 struct gap {
     struct fs *fs;
     uint64_t token;
+    uint64_t stamp_ns; /* Of the newest news when it was asked. */
 };
 
 static void on_gap_answer(void *arg, const struct client_reply *reply)
@@ -127,9 +129,12 @@ static void on_gap_answer(void *arg, const struct client_reply *reply)
             if (reply->query->nodes[0]->holds[i]->token == g->token)
                 shown = reply->query->nodes[0]->holds[i];
     bool answered = reply->status == 0 || reply->status == -ENOENT;
-    if (h != NULL && shown != NULL)
-        holds_renewed(h, shown->ttl_ms, client_deadline_boot_ns(g->fs->client, shown->deadline_ns));
-    else if (h != NULL && answered) /* Else its own deadline tells. */
+    bool news = h != NULL && h->state == HOLD_LIVE &&
+                client_lease_stamp_ns(h->lease) != g->stamp_ns; /* Perhaps newer than this. */
+    if (h != NULL && shown != NULL && !news)
+        holds_renewed(h, 0, shown->ttl_ms,
+                      client_deadline_boot_ns(g->fs->client, shown->deadline_ns));
+    else if (h != NULL && shown == NULL && answered) /* Else its own deadline tells. */
         holds_ended(h, h->state == HOLD_LIVE);
     free(g);
 }
@@ -145,6 +150,7 @@ void fs_on_gap(struct fs *fs)
         Hf__Query query = HF__QUERY__INIT;
         g->fs = fs;
         g->token = h->token;
+        g->stamp_ns = client_lease_stamp_ns(h->lease);
         query.what = HF__QUERY__WHAT__TOKEN;
         query.token = h->token;
         query.brief = true;

@@ -94,6 +94,7 @@ static void hold_free(struct hold *h)
 void holds_close(struct hold_table *t)
 {
     struct hold *h, *next;
+    t->closed = true;
     HASH_ITER(hh, t->by_token, h, next)
     {
         holds_ended(h, false);
@@ -140,6 +141,21 @@ static void on_lost(void *arg, struct client_lease *lease, uint32_t reason)
     holds_ended(h, h->state == HOLD_LIVE);
 }
 
+/* An exclusive grant says that all earlier ones at the path are over, told or not. */
+static void end_earlier(const struct hold *newest)
+{
+    struct hold *h, *next;
+    for (h = TAILQ_FIRST(&newest->at->holds); h != newest; h = next) {
+        next = TAILQ_NEXT(h, in_path);
+        if (h->token > newest->token)
+            continue; /* The "new" one was only unknown here. */
+        if (h->state == HOLD_LIVE)
+            LOG_INFO("hold lost", "path=%s token=%" PRIu64 " reason=granted-anew",
+                     log_quote(bytes_str(h->at->path)), h->token);
+        holds_ended(h, h->state == HOLD_LIVE);
+    }
+}
+
 struct hold *holds_add(struct hold_table *t,
                        const char *path,
                        uint64_t token,
@@ -153,13 +169,17 @@ struct hold *holds_add(struct hold_table *t,
     h->table = t;
     h->at = path_get(t, path);
     h->uid = uid;
-    h->ttl_ms = ttl_ms;
     h->n_refs = 1;
     h->n_heirs = lineage->n_heirs;
     if (h->n_heirs > 0)
         h->heirs = xmemdup(lineage->ids, h->n_heirs * sizeof h->heirs[0]);
     HASH_ADD(hh, t->by_token, token, sizeof h->token, h);
     TAILQ_INSERT_TAIL(&h->at->holds, h, in_path);
+    end_earlier(h);
+    if (t->closed) {
+        h->state = HOLD_ENDED;
+        return h;
+    }
     h->lease = client_lease_new(t->client, bytes_str(path), token, ttl_ms, deadline_boot_ns, false,
                                 on_lost, h);
     return h;
@@ -237,12 +257,28 @@ bool holds_remembered(struct hold_table *t,
     return false;
 }
 
-void holds_renewed(struct hold *h, uint64_t ttl_ms, uint64_t deadline_boot_ns)
+void holds_renewed(struct hold *h, uint64_t stamp_ns, uint64_t ttl_ms, uint64_t deadline_boot_ns)
 {
-    if (h->state != HOLD_LIVE)
-        return;
-    h->ttl_ms = ttl_ms;
-    client_lease_renewed(h->lease, ttl_ms, deadline_boot_ns);
+    if (h->state == HOLD_LIVE)
+        client_lease_renewed(h->lease, stamp_ns, ttl_ms, deadline_boot_ns);
+}
+
+void holds_releasing(struct hold *h)
+{
+    if (h->state == HOLD_LIVE)
+        h->state = HOLD_RELEASING;
+}
+
+void holds_not_released(struct hold *h)
+{
+    if (h->state == HOLD_RELEASING)
+        h->state = HOLD_LIVE; /* Its lease tells when it is over. */
+}
+
+void holds_shorten(struct hold *h, uint64_t ttl_ms)
+{
+    if (h->state == HOLD_LIVE)
+        client_lease_shorten(h->lease, ttl_ms);
 }
 
 void holds_ended(struct hold *h, bool lost)

@@ -20,7 +20,7 @@
 
 enum hold_state {
     HOLD_LIVE,      /* Held. */
-    HOLD_RELEASING, /* Our release is on its way; held as far as the cluster knows. */
+    HOLD_RELEASING, /* Our release is on its way; perhaps still held as the cluster sees it. */
     HOLD_ENDED,     /* Released, expired, broken. */
 };
 
@@ -35,7 +35,6 @@ struct hold {
     bool lost;                   /* ENDED: not by a release of ours. */
     bool remembered;             /* ENDED, lost and without references: in hold_table.ended. */
     uid_t uid;                   /* Of the process that acquired. */
-    uint64_t ttl_ms;             /* Its length. */
     struct client_lease *lease;  /* LIVE: follows the deadline. */
     struct keeper *keeper;       /* `keep`: the process that it hangs on; NULL = not kept. */
     unsigned n_refs;             /* Handles and requests; an ended one without any may go. */
@@ -61,6 +60,7 @@ struct hold_table {
     unsigned n_ended;
     struct keeper *keepers; /* uthash, by process. */
     struct client *client;
+    bool closed; /* holds_close(): nothing is followed any more. */
     uv_loop_t *loop;
     struct process_table *processes;
     void (*on_keeper_gone)(void *arg, struct hold *h); /* The process of a kept hold has ended. */
@@ -74,7 +74,8 @@ void holds_init(struct hold_table *t,
                 void *arg);
 void holds_deinit(struct hold_table *t);
 
-/* Take in a hold that was granted.
+/* Take in a hold that was granted.  What else was believed to be held at its path has ended.
+ * Behind holds_close() it counts as ended itself.
  *
  * @lineage: of the process that acquired; its heirs are copied.
  * Return: the hold, with a reference for the caller. */
@@ -110,8 +111,21 @@ bool holds_remembered(struct hold_table *t,
                       uid_t uid,
                       const struct lineage *caller);
 
-/* It was renewed: the new ttl and own deadline.  Ignored when it has ended. */
-void holds_renewed(struct hold *h, uint64_t ttl_ms, uint64_t deadline_boot_ns);
+/* It was renewed: the new ttl and own deadline.  Ignored when it has ended, or when something newer
+ * is known already.
+ *
+ * @stamp_ns: cluster time of the renewal; 0: it is the present state. */
+void holds_renewed(struct hold *h, uint64_t stamp_ns, uint64_t ttl_ms, uint64_t deadline_boot_ns);
+
+/* A release of it is going to be sent.  From now on nobody here may rely on it: whether it was
+ * done is not known before the answer, which may never come. */
+void holds_releasing(struct hold *h);
+
+/* The release surely was not done: back to how it was, if its time is not over. */
+void holds_not_released(struct hold *h);
+
+/* A renewal with this ttl is going to be sent: the hold may end as early as that. */
+void holds_shorten(struct hold *h, uint64_t ttl_ms);
 
 /* It has ended.  A lost one (expired, broken) is remembered for a while; the object of a released
  * one goes with its last reference: at once, if there is none. */

@@ -52,6 +52,7 @@ void op_init(struct op *op, fuse_req_t request, void (*on_interrupt)(struct op *
     op->request = request;
     op->caller = *fuse_req_ctx(request);
     op->on_interrupt = on_interrupt;
+    op->until_mono_ns = clock_mono_ns(clock_system()) + op->fs->options->timeout_ms * NS_PER_MS;
     fuse_req_interrupt_func(request, on_fuse_interrupt, op);
 }
 
@@ -79,7 +80,8 @@ void op_reply_errno(struct op *op, int error)
 
 uint64_t op_timeout_ms(const struct op *op)
 {
-    return op->fs->options->timeout_ms;
+    uint64_t now = clock_mono_ns(clock_system());
+    return now < op->until_mono_ns ? (op->until_mono_ns - now + NS_PER_MS - 1) / NS_PER_MS : 1;
 }
 
 struct process_id op_process(const struct op *op)

@@ -20,6 +20,7 @@ struct op {
     struct fs *fs;
     fuse_req_t request;                  /* NULL once it is answered. */
     struct fuse_ctx caller;              /* Thread id, uid, gid, umask; valid throughout. */
+    uint64_t until_mono_ns;              /* End of timeout=, counted from the request. */
     uv_timer_t *grace;                   /* Runs after an interrupt; NULL else. */
     void (*on_interrupt)(struct op *op); /* Cancel; may be NULL. */
 };
@@ -44,7 +45,7 @@ fuse_req_t op_take(struct op *op);
 /* Answer with an errno (0: success), if the kernel is still waiting. */
 void op_reply_errno(struct op *op, int error);
 
-/* How long the cluster may take. */
+/* How long the cluster may take: what is left of timeout=, at least 1. */
 uint64_t op_timeout_ms(const struct op *op);
 
 /* Who calls: the process, and its lineage (n = 0 when it can't be told). */

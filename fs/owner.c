@@ -6,7 +6,24 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#define PID_NAMESPACE_INIT 0xeffffffcu /* Inode of the machine's own pid name space. */
+
+/* In containers process ids mean something else, though host name and boot may be the same. */
+static void add_pid_namespace(struct owner_namer *n)
+{
+    struct stat st;
+    uint32_t key = UINT32_C(0x811c9dc5); /* FNV-1a. */
+    if (stat("/proc/self/ns/pid", &st) < 0 || st.st_ino == PID_NAMESPACE_INIT)
+        return;
+    for (const char *p = n->boot; *p != '\0'; p++)
+        key = (key ^ (uint8_t)*p) * UINT32_C(0x01000193);
+    for (uint64_t rest = st.st_ino; rest != 0; rest >>= 8)
+        key = (key ^ (uint8_t)rest) * UINT32_C(0x01000193);
+    (void)snprintf(n->boot, sizeof n->boot, "%08" PRIx32, key);
+}
 
 void owner_namer_init(struct owner_namer *n, const char *host)
 {
@@ -23,6 +40,7 @@ void owner_namer_init(struct owner_namer *n, const char *host)
     if (read(fd, text, sizeof text) == (ssize_t)sizeof text)
         memcpy(n->boot, text, sizeof text);
     (void)close(fd);
+    add_pid_namespace(n);
 }
 
 void owner_format(struct owner_namer *n, struct process_id process, struct buf *out)

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define OWNER_HOST_BYTES_MAX 64u
-#define OWNER_BOOT_BYTES     8u /* First digits of the kernel's boot id. */
+#define OWNER_BOOT_BYTES     8u /* First digits of the kernel's boot id (in a container: mixed). */
 
 /* What the texts of one daemon have in common. */
 struct owner_namer {

@@ -13,6 +13,7 @@ struct client_lease {
     uint64_t token;
     uint64_t ttl_ms;
     uint64_t deadline_boot_ns; /* 0 = lost. */
+    uint64_t stamp_ns;         /* Cluster time of the renewal that gave it; 0 = the grant. */
     bool keep;
     struct renewal *renewal; /* Under way; NULL = none. */
     struct boot_timer end;   /* At the deadline. */
@@ -24,7 +25,17 @@ struct client_lease {
 /* A renewal under way outlives a lease that is freed meanwhile. */
 struct renewal {
     struct client_lease *lease; /* NULL once that is gone or lost. */
+    struct client *client;
+    uint64_t token;
+    uint8_t *path; /* Owned, from the moment that the lease is lost; else NULL. */
+    size_t path_bytes;
 };
+
+static void renewal_free(struct renewal *n)
+{
+    free(n->path);
+    free(n);
+}
 
 static void lose(struct client_lease *l, uint32_t reason)
 {
@@ -33,8 +44,11 @@ static void lose(struct client_lease *l, uint32_t reason)
     l->deadline_boot_ns = 0;
     boot_timer_stop(&l->client->timers, &l->end);
     boot_timer_stop(&l->client->timers, &l->renew);
-    if (l->renewal != NULL)
+    if (l->renewal != NULL) {
         l->renewal->lease = NULL;
+        l->renewal->path = xmemdup(l->path, l->path_bytes);
+        l->renewal->path_bytes = l->path_bytes;
+    }
     l->renewal = NULL;
     l->on_lost(l->arg, l, reason);
 }
@@ -62,19 +76,53 @@ static uint64_t retry_ms(const struct client_lease *l)
     return ms > RENEW_RETRY_MIN_MS ? ms : RENEW_RETRY_MIN_MS;
 }
 
-static void extend(struct client_lease *l, uint64_t ttl_ms, uint64_t deadline_boot_ns)
+/* Several renewals may fall into one instant: which was the last is not known, so the earliest end
+ * counts, unless they say the same. */
+static bool
+is_old(const struct client_lease *l, uint64_t stamp_ns, uint64_t ttl_ms, uint64_t deadline_boot_ns)
 {
+    if (stamp_ns == 0 || stamp_ns > l->stamp_ns)
+        return false;
+    bool same = stamp_ns == l->stamp_ns && ttl_ms == l->ttl_ms;
+    return stamp_ns < l->stamp_ns ||
+           (same ? deadline_boot_ns < l->deadline_boot_ns : deadline_boot_ns > l->deadline_boot_ns);
+}
+
+static void
+extend(struct client_lease *l, uint64_t stamp_ns, uint64_t ttl_ms, uint64_t deadline_boot_ns)
+{
+    if (is_old(l, stamp_ns, ttl_ms, deadline_boot_ns)) {
+        plan(l, l->ttl_ms / 3);
+        return;
+    }
+    if (stamp_ns != 0)
+        l->stamp_ns = stamp_ns;
     l->ttl_ms = ttl_ms;
     l->deadline_boot_ns = deadline_boot_ns;
     boot_timer_set(&l->client->timers, &l->end, deadline_boot_ns);
     plan(l, ttl_ms / 3);
 }
 
+/* The lease was given up before this renewal's success was known. */
+static void take_back(const struct renewal *n)
+{
+    Hf__Command command = HF__COMMAND__INIT;
+    ProtobufCBinaryData path = {n->path_bytes, n->path};
+    command.op = WIRE_OP_RELEASE;
+    command.paths = &path;
+    command.n_paths = 1;
+    command.token = n->token;
+    /* Refused (closing, full): then it ends at its deadline. */
+    (void)client_command(n->client, &command, CLIENT_NO_TIMEOUT, NULL, NULL, NULL);
+}
+
 static void on_renewed(void *arg, const struct client_result *r)
 {
     struct renewal *n = arg;
     struct client_lease *l = n->lease;
-    free(n);
+    if (n->path != NULL && r->status == 0 && r->result->code == WIRE_CODE_OK)
+        take_back(n);
+    renewal_free(n);
     if (l == NULL)
         return;
     l->renewal = NULL;
@@ -84,7 +132,7 @@ static void on_renewed(void *arg, const struct client_result *r)
     }
     switch (r->result->code) {
     case WIRE_CODE_OK:
-        extend(l, r->result->ttl_ms, r->deadline_boot_ns);
+        extend(l, r->result->stamp_ns, r->result->ttl_ms, r->deadline_boot_ns);
         break;
     case WIRE_CODE_NOT_HELD:
     case WIRE_CODE_NOT_OWNER:
@@ -108,10 +156,12 @@ static void on_renew(struct boot_timer *t)
     command.n_paths = 1;
     command.token = l->token;
     n->lease = l;
+    n->client = l->client;
+    n->token = l->token;
     /* A third of the ttl is left when two renewals have failed. */
     uint64_t timeout_ms = l->ttl_ms / 3 > RENEW_RETRY_MIN_MS ? l->ttl_ms / 3 : RENEW_RETRY_MIN_MS;
     if (client_command(l->client, &command, timeout_ms, on_renewed, n, NULL) < 0) {
-        free(n);
+        renewal_free(n);
         plan(l, retry_ms(l));
         return;
     }
@@ -138,7 +188,7 @@ client_lease_new(struct client *c,
     l->arg = arg;
     l->end = (struct boot_timer){.cb = on_end, .arg = l};
     l->renew = (struct boot_timer){.cb = on_renew, .arg = l};
-    extend(l, ttl_ms, deadline_boot_ns != 0 ? deadline_boot_ns : 1);
+    extend(l, 0, ttl_ms, deadline_boot_ns != 0 ? deadline_boot_ns : 1);
     return l;
 }
 
@@ -160,10 +210,33 @@ void client_lease_keep(struct client_lease *l, bool keep)
     plan(l, 0);
 }
 
-void client_lease_renewed(struct client_lease *l, uint64_t ttl_ms, uint64_t deadline_boot_ns)
+void client_lease_renewed(struct client_lease *l,
+                          uint64_t stamp_ns,
+                          uint64_t ttl_ms,
+                          uint64_t deadline_boot_ns)
 {
     if (l->deadline_boot_ns != 0 && deadline_boot_ns != 0)
-        extend(l, ttl_ms, deadline_boot_ns);
+        extend(l, stamp_ns, ttl_ms, deadline_boot_ns);
+}
+
+void client_lease_shorten(struct client_lease *l, uint64_t ttl_ms)
+{
+    /* As of a grant at this instant. */
+    struct deadline_pair now = {clock_boot_ns(l->client->config.clock), 1};
+    uint64_t ttl_ns, end_ns;
+    if (__builtin_mul_overflow(ttl_ms, NS_PER_MS, &ttl_ns) ||
+        __builtin_add_overflow(ttl_ns, now.stamp_ns, &end_ns))
+        return;
+    uint64_t deadline = deadline_boot_ns(&now, end_ns);
+    if (l->deadline_boot_ns == 0 || deadline >= l->deadline_boot_ns)
+        return;
+    l->deadline_boot_ns = deadline;
+    boot_timer_set(&l->client->timers, &l->end, deadline);
+}
+
+uint64_t client_lease_stamp_ns(const struct client_lease *l)
+{
+    return l->stamp_ns;
 }
 
 void client_lease_ended(struct client_lease *l, uint32_t reason)

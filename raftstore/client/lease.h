@@ -3,7 +3,8 @@
  * The owner of a lease must stop relying on it at its own deadline, without being told.  This
  * object runs the timer, renews at a third of the ttl if asked to, and calls `on_lost` at the
  * deadline or as soon as the cluster says that the hold has ended, whichever comes first: exactly
- * once.  It uses the client: free it before that is gone. */
+ * once.  A renewal of its own that turns out to have succeeded after that is taken back: nobody
+ * relies on the hold any more.  It uses the client: free it before that is gone. */
 #ifndef HOLDFAST_CLIENT_LEASE_H
 #define HOLDFAST_CLIENT_LEASE_H
 
@@ -33,8 +34,22 @@ void client_lease_free(struct client_lease *l);
 /* Begin or end renewing by itself. */
 void client_lease_keep(struct client_lease *l, bool keep);
 
-/* A renewal by somebody else succeeded: new ttl and deadline. */
-void client_lease_renewed(struct client_lease *l, uint64_t ttl_ms, uint64_t deadline_boot_ns);
+/* A renewal by somebody else succeeded: new ttl and deadline.
+ *
+ * @stamp_ns: cluster time at which it did; what is older than the newest news is ignored, since
+ *            answers to several renewals may come in any order.  0: it is the present state.
+ * Ignored when the lease is lost, or the deadline is 0 (unknown). */
+void client_lease_renewed(struct client_lease *l,
+                          uint64_t stamp_ns,
+                          uint64_t ttl_ms,
+                          uint64_t deadline_boot_ns);
+
+/* A renewal with this ttl is going to be sent: until its answer comes the lease may end as early
+ * as that would let it. */
+void client_lease_shorten(struct client_lease *l, uint64_t ttl_ms);
+
+/* Cluster time of the newest news of it; 0 = none since it was granted. */
+uint64_t client_lease_stamp_ns(const struct client_lease *l);
 
 /* The cluster said that the hold ended (an Event ENDED with its token). */
 void client_lease_ended(struct client_lease *l, uint32_t reason);

@@ -42,7 +42,7 @@ static void it_is_lost_at_its_own_deadline(void **state)
     assert_int_equal(f.reason, WIRE_CODE_EXPIRED);
     assert_true(f.at_boot_ns >= deadline && f.at_boot_ns - deadline < 100 * NS_PER_MS);
     client_lease_ended(l, WIRE_CODE_BROKEN); /* Too late: told once. */
-    client_lease_renewed(l, 1000, deadline + NS_PER_S);
+    client_lease_renewed(l, 0, 1000, deadline + NS_PER_S);
     assert_int_equal(f.n_lost, 1);
     assert_int_equal(client_lease_deadline_boot_ns(l), 0);
     client_lease_free(l);
@@ -113,6 +113,82 @@ static void freed_while_a_renewal_is_under_way(void **state)
     harness_deinit(&h);
 }
 
+/* Answers to two renewals may come in the wrong order: the shorter one was the later. */
+static void older_news_does_not_lengthen_it(void **state)
+{
+    struct harness h;
+    struct follower f;
+    (void)state;
+    struct client_lease *l = granted_lease(&h, 5000, false, &f);
+    uint64_t now = clock_boot_ns(clock_system());
+    client_lease_renewed(l, 2000, 1000, now + NS_PER_S);
+    client_lease_renewed(l, 1000, 90000, now + 90 * NS_PER_S);
+    assert_true(client_lease_deadline_boot_ns(l) == now + NS_PER_S);
+    client_lease_renewed(l, 2000, 90000, now + 90 * NS_PER_S); /* Nobody knows which was last. */
+    assert_true(client_lease_deadline_boot_ns(l) == now + NS_PER_S);
+    client_lease_renewed(l, 2000, 1000, now + NS_PER_S + 5); /* The same, told better. */
+    assert_true(client_lease_deadline_boot_ns(l) == now + NS_PER_S + 5);
+    client_lease_renewed(l, 3000, 90000, now + 90 * NS_PER_S);
+    assert_true(client_lease_deadline_boot_ns(l) == now + 90 * NS_PER_S);
+    client_lease_free(l);
+    harness_deinit(&h);
+}
+
+static void a_shorter_renewal_counts_from_when_it_is_sent(void **state)
+{
+    struct harness h;
+    struct follower f;
+    (void)state;
+    struct client_lease *l = granted_lease(&h, 5000, false, &f);
+    uint64_t before = client_lease_deadline_boot_ns(l);
+    client_lease_shorten(l, 90000);
+    assert_true(client_lease_deadline_boot_ns(l) == before);
+    uint64_t now = clock_boot_ns(clock_system());
+    client_lease_shorten(l, 200);
+    assert_true(client_lease_deadline_boot_ns(l) <= now + 200 * NS_PER_MS);
+    RUN_UNTIL(&h, f.n_lost == 1);
+    assert_true(f.at_boot_ns - now < 300 * NS_PER_MS);
+    client_lease_free(l);
+    harness_deinit(&h);
+}
+
+static struct fake_conn *held_conn;
+static uint64_t held_id;
+
+static bool
+hold_renewals(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    if (command == NULL || command->op != WIRE_OP_RENEW)
+        return false;
+    held_conn = k;
+    held_id = frame->id;
+    return true;
+}
+
+static void a_renewal_that_succeeds_too_late_is_taken_back(void **state)
+{
+    struct harness h;
+    struct follower f;
+    Hf__Result r = HF__RESULT__INIT;
+    (void)state;
+    struct client_lease *l = granted_lease(&h, 300, false, &f);
+    h.nodes[0].script = hold_renewals;
+    held_id = 0;
+    /* Its own time-out must not come first. */
+    client_lease_renewed(l, 0, 30000, client_lease_deadline_boot_ns(l));
+    client_lease_keep(l, true);
+    RUN_UNTIL(&h, held_id != 0);
+    RUN_UNTIL(&h, f.n_lost == 1);
+    client_lease_free(l);
+    r.stamp_ns = fake_stamp_ns(&h.cluster);
+    r.ttl_ms = 30000;
+    r.deadline_ns = r.stamp_ns + 30 * NS_PER_S;
+    fake_result(held_conn, held_id, &r);
+    RUN_UNTIL(&h, fake_find(&h.cluster, WIRE_OP_RELEASE, 0) != NULL);
+    assert_int_equal(fake_find(&h.cluster, WIRE_OP_RELEASE, 0)->token, 1001);
+    harness_deinit(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -120,6 +196,9 @@ int main(void)
         cmocka_unit_test(kept_it_is_renewed_each_third),
         cmocka_unit_test(what_the_cluster_says_comes_first),
         cmocka_unit_test(freed_while_a_renewal_is_under_way),
+        cmocka_unit_test(older_news_does_not_lengthen_it),
+        cmocka_unit_test(a_shorter_renewal_counts_from_when_it_is_sent),
+        cmocka_unit_test(a_renewal_that_succeeds_too_late_is_taken_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

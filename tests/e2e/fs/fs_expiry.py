@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from mountlib import acquire, fails, show, take
+from mountlib import Mount, acquire, fails, say, show, take
 
 OPTIONS = "ttl=1s"
 TTL = 1.0
@@ -68,6 +68,16 @@ def test_holder_knows_first(m):
                 call()
         assert os.fstat(fd).st_nlink == 0
         os.close(fd)
+
+
+def test_given_up_before_the_cluster_did(_m):
+    """Between our own deadline and the cluster's it is a lost lease, not somebody else's."""
+    with Mount("ttl=3s") as m:
+        p = m.path("x")
+        take(p)
+        time.sleep(2.98)  # 28 ms of allowance for drift.
+        with fails("ESTALE", "ENOENT"):  # ENOENT: open() found nothing any more.
+            say(p, "renew")
 
 
 def test_remaining_goes_down(m):

@@ -1,10 +1,13 @@
 """No answer from the cluster: time-outs and signals.  The node is stopped with SIGSTOP."""
 import errno
 import os
+import queue
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from mountlib import Mount, Node, acquire, fails, show, take, wait_until
@@ -113,6 +116,110 @@ def test_lost_without_being_told():
         with fails("ESTALE"):
             os.write(fd, b"renew")
         os.close(fd)
+
+
+def test_release_without_an_answer():
+    """Whether it was released is not known, so nobody relies on it; and the release goes on."""
+    with Stopped("timeout=500ms,ttl=60s,session_ttl=30s") as s:
+        p = s.mount.path("x")
+        fd = acquire(p)
+        s.stop()
+        with fails("ETIMEDOUT"):
+            os.write(fd, b"release")
+        with fails("ESTALE"):
+            os.fsync(fd)
+        s.go_on()
+        wait_until(lambda: works(s.mount.dir), 10)
+        wait_until(lambda: not os.path.exists(p), 10)
+        os.close(fd)
+
+
+def test_shorter_renewal_without_an_answer():
+    """It may have been done: then the lease ends as early as that."""
+    with Stopped("timeout=500ms,ttl=60s,session_ttl=30s") as s:
+        fd = acquire(s.mount.path("x"))
+        s.stop()
+        began = time.monotonic()
+        with fails("ETIMEDOUT"):
+            os.write(fd, b"renew 1s")
+        os.fsync(fd)
+        time.sleep(max(0.0, began + 1.01 - time.monotonic()))
+        with fails("ESTALE"):
+            os.fsync(fd)
+        s.go_on()
+        os.close(fd)
+
+
+class SlowWay:
+    """Forwards one connection after the other to an address; answers take `delay` seconds."""
+
+    def __init__(self, address, delay):
+        host, port = address.split(":")
+        self.target = (host, int(port))
+        self.delay = delay
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(self.target)
+            except OSError:  # Not up yet: the client tries again.
+                near.close()
+                continue
+            for pair in ((near, far, 0.0), (far, near, self.delay)):
+                threading.Thread(target=self.forward, args=pair, daemon=True).start()
+
+    @staticmethod
+    def forward(source, target, delay):
+        later = queue.Queue()
+
+        def send():
+            while (item := later.get())[1]:
+                time.sleep(max(0.0, item[0] - time.monotonic()))
+                try:
+                    target.sendall(item[1])
+                except OSError:
+                    return
+
+        threading.Thread(target=send, daemon=True).start()
+        data = b"-"
+        while data:
+            try:
+                data = source.recv(65536)
+            except OSError:
+                data = b""
+            later.put((time.monotonic() + delay, data))
+
+    def close(self):
+        self.listener.close()
+
+
+def test_end_with_an_acquire_on_its_way():
+    """The daemon ends cleanly, though the acquire is granted while it closes."""
+    base = tempfile.mkdtemp(prefix="holdfast-fs-")
+    node = Node(base)
+    way = SlowWay(node.address, 0.3)
+    try:
+        os.mkdir(base + "/m")
+        for i, delay in enumerate((0.45, 0.75, 1.05)):  # After GETATTR and LOOKUP comes the CREATE.
+            mount = Mount("timeout=5s,ttl=2s,session_ttl=30s", way.address, base + "/m")
+            process = subprocess.Popen(["python3", "-c", "import os, sys; os.open(sys.argv[1], os.O_CREAT | os.O_EXCL)",
+                                        mount.path(str(i))], stderr=subprocess.DEVNULL)
+            time.sleep(delay)
+            mount.daemon.signal(signal.SIGTERM)
+            mount.daemon.check(mount.daemon.process.wait(60))
+            process.wait(10)
+            mount.close()
+    finally:
+        way.close()
+        node.close()
+        shutil.rmtree(base, ignore_errors=True)
 
 
 INTERRUPTED = r"""
