@@ -30,6 +30,7 @@ void conn_close(struct conn *c)
     }
     TAILQ_REMOVE(c->hello ? &l->conns : &l->fresh, c, link);
     l->n_conns--;
+    l->output_bytes -= c->counted;
     buf_deinit(&c->events);
     free(c);
     if (chunk_request != 0) {
@@ -42,13 +43,30 @@ void conn_close(struct conn *c)
 
 /* Output. ---------------------------------------------------------------------------------- */
 
+static void conn_count(struct conn *c)
+{
+    size_t bytes = stream_pending_bytes(c->stream) + c->events.size;
+    c->listener->output_bytes += bytes - c->counted;
+    c->counted = bytes;
+}
+
+/* Does it leave too much unread? */
+static bool conn_is_slow(struct conn *c)
+{
+    const struct listener_config *config = &c->listener->config;
+    conn_count(c);
+    if (c->counted > config->output_max)
+        return true;
+    return c->counted > LISTENER_OUTPUT_FAIR && stream_is_stuck(c->stream) &&
+           c->listener->output_bytes > config->output_total_max;
+}
+
 struct buf *conn_out(struct conn *c)
 {
-    struct listener *l = c->listener;
     struct buf *out = stream_out(c->stream); /* Marks it for the flush, which closes doomed ones. */
     if (c->doomed)
         return NULL;
-    if (stream_pending_bytes(c->stream) > l->config.output_max) {
+    if (conn_is_slow(c)) {
         c->doomed = true;
         return NULL;
     }
@@ -76,11 +94,10 @@ void conn_seal_events(struct conn *c)
 void conn_event(void *arg, struct bytes field)
 {
     struct conn *c = arg;
-    struct listener *l = c->listener;
     (void)stream_out(c->stream); /* Marks it. */
     if (c->doomed)
         return;
-    if (stream_pending_bytes(c->stream) + c->events.size > l->config.output_max) {
+    if (conn_is_slow(c)) {
         c->doomed = true;
         return;
     }
@@ -95,6 +112,7 @@ static void conn_flushing(void *arg)
     char name[64];
     if (!c->doomed) {
         conn_seal_events(c);
+        conn_count(c);
         return;
     }
     LOG_WARN("client disconnected: it does not read what it asked for", "client=%s bytes=%zu",
@@ -107,6 +125,7 @@ static void conn_drained(void *arg)
 {
     struct conn *c = arg;
     uint64_t id = c->chunk_request;
+    conn_count(c);
     if (id == 0)
         return;
     c->chunk_request = 0;
@@ -203,6 +222,8 @@ struct listener *listener_new(const struct listener_config *config)
         l->config.connections_max = LISTENER_CONNECTIONS_MAX;
     if (l->config.output_max == 0)
         l->config.output_max = LISTENER_OUTPUT_MAX;
+    if (l->config.output_total_max == 0)
+        l->config.output_total_max = LISTENER_OUTPUT_TOTAL;
     if (l->config.hello_ms == 0)
         l->config.hello_ms = LISTENER_HELLO_MS;
     TAILQ_INIT(&l->fresh);
@@ -237,6 +258,7 @@ struct listener_stats listener_stats(const struct listener *l)
     struct listener_stats s = l->stats;
     s.connections = l->n_conns;
     s.requests = l->requests.n_used;
+    s.output_bytes = l->output_bytes;
     s.subscribers = events_n_subs(l->config.events);
     s.command_p50_us = histogram_permille(&l->command_us, 500);
     s.command_p99_us = histogram_permille(&l->command_us, 990);

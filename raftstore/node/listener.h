@@ -4,7 +4,8 @@
  * through `struct listener_config`, what came of it goes back with listener_done_*().
  *
  * Bounds: connections, requests in flight per connection, frames, subscribers' prefixes, and output
- * that a client does not read (it is then disconnected; events can be resumed by index).  A
+ * that a client does not read (it is then disconnected; events can be resumed by index), for each
+ * and for all together.  A
  * connection that does not say hello in time is closed.  All on the loop's thread. */
 #ifndef HOLDFAST_NODE_LISTENER_H
 #define HOLDFAST_NODE_LISTENER_H
@@ -18,8 +19,10 @@
 #include "holdfast.pb-c.h"
 
 #define LISTENER_CONNECTIONS_MAX 10000u
-#define LISTENER_REQUESTS_MAX    16384u              /* In flight on one connection. */
-#define LISTENER_OUTPUT_MAX      (16u * 1024 * 1024) /* Not read by the client. */
+#define LISTENER_REQUESTS_MAX    16384u               /* In flight on one connection. */
+#define LISTENER_OUTPUT_MAX      (16u * 1024 * 1024)  /* Not read by the client. */
+#define LISTENER_OUTPUT_TOTAL    (256u * 1024 * 1024) /* Of all clients together; beyond it, */
+#define LISTENER_OUTPUT_FAIR     (64u * 1024)         /* one that does not read may keep this. */
 #define LISTENER_HELLO_MS        UINT64_C(5000)
 
 struct listener;
@@ -36,6 +39,7 @@ struct listener_config {
     struct events *events;
     unsigned connections_max; /* 0 = LISTENER_CONNECTIONS_MAX. */
     size_t output_max;        /* 0 = LISTENER_OUTPUT_MAX. */
+    size_t output_total_max;  /* 0 = LISTENER_OUTPUT_TOTAL. */
     uint64_t hello_ms;        /* 0 = LISTENER_HELLO_MS. */
     void *arg;
 
@@ -106,6 +110,7 @@ struct listener_stats {
     unsigned connections;
     unsigned requests; /* In flight. */
     unsigned subscribers;
+    uint64_t output_bytes;                         /* Not yet taken by clients. */
     uint64_t accepted, refused_busy, dropped_slow; /* Since start. */
     uint64_t command_p50_us, command_p99_us;       /* Arrival to answer, recent. */
 };

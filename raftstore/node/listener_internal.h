@@ -24,6 +24,7 @@ struct conn {
     struct events_sub *sub; /* Owned; NULL = never subscribed. */
     struct buf events;      /* Fields of the Events frame that is being gathered. */
     uint64_t chunk_request; /* Whose chunk is on its way; 0 = none. */
+    size_t counted;         /* What of the listener's output_bytes is this one's. */
 };
 
 TAILQ_HEAD(conn_list, conn);
@@ -39,6 +40,7 @@ struct listener {
     struct conn_list fresh; /* No hello yet; oldest first. */
     struct conn_list conns;
     unsigned n_conns;
+    size_t output_bytes; /* Waiting for all clients, as of when each was last looked at. */
     bool draining;
     uint64_t told_full_ms; /* uv_now() when "too many connections" was logged last. */
     struct histogram command_us;

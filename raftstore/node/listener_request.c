@@ -180,6 +180,10 @@ static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
         answer(c, frame_id, q); /* Needs no majority: it tells what this node knows. */
         return;
     }
+    if (q->path.len > LOCK_PATH_BYTES_MAX || q->after.len > LOCK_PATH_BYTES_MAX) {
+        fail_status(c, frame_id, REPLICA_BAD, "a path is too long"); /* It would be kept. */
+        return;
+    }
     uint64_t now_ns = clock_mono_ns(clock_system());
     struct request *r = begin(c, frame_id, now_ns, REQUEST_QUERY);
     if (r == NULL)

@@ -262,6 +262,11 @@ size_t stream_pending_bytes(const struct stream *s)
     return s->out.size + s->writing.size - s->writing_from;
 }
 
+bool stream_is_stuck(const struct stream *s)
+{
+    return s->write_busy;
+}
+
 static void stream_written(uv_write_t *req, int status)
 {
     struct stream *s = req->data;

@@ -83,6 +83,9 @@ struct buf *stream_out(struct stream *s);
 /* Bytes of output that the kernel has not taken yet. */
 size_t stream_pending_bytes(const struct stream *s);
 
+/* Did the kernel take only part of the last output? */
+bool stream_is_stuck(const struct stream *s);
+
 /* Stop and go on with delivering frames (flow control); pausing inside `frame` is allowed. */
 void stream_pause(struct stream *s);
 void stream_resume(struct stream *s);

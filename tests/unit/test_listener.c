@@ -378,6 +378,29 @@ static void test_slow_client(void **state)
     end(&t);
 }
 
+/* All clients' unread output together has a bound as well. */
+static void test_slow_clients_together(void **state)
+{
+    struct test t;
+    struct raw slow, good;
+    (void)state;
+    begin_with(&t, (struct listener_config){.output_total_max = 256 * 1024});
+    greet(&t, &good);
+    greet(&t, &slow);
+    for (unsigned i = 0; i < 50000 && listener_stats(t.listener).connections == 2; i++) {
+        for (unsigned j = 0; j < 200; j++)
+            send_ping(&slow, 1 + j);
+        net_run_for(&t.net, 0);
+        send_ping(&good, 5);
+        assert_non_null(receive(&t, &good));
+    }
+    assert_int_equal(listener_stats(t.listener).dropped_slow, 1);
+    assert_int_equal(listener_stats(t.listener).output_bytes, 0);
+    raw_close(&slow);
+    raw_close(&good);
+    end(&t);
+}
+
 static bool one_submitted(void *arg)
 {
     const struct test *t = arg;
@@ -501,6 +524,11 @@ static void test_query(void **state)
     listener_read_done(t.listener, t.read_id, REPLICA_NO_QUORUM);
     expect_failure(&t, &r, 8, HF__FAILURE__CODE__NO_QUORUM);
     t.read_id = 0;
+    static uint8_t longest[LOCK_PATH_BYTES_MAX + 1];
+    query.path = pack_binary(bytes_of(longest, sizeof longest)); /* Would be kept for seconds. */
+    raw_send_message(&r, &frame.base);
+    expect_failure(&t, &r, 8, HF__FAILURE__CODE__BAD_REQUEST);
+    assert_int_equal(t.read_id, 0);
     query.what = HF__QUERY__WHAT__STATUS; /* Needs nobody. */
     raw_send_message(&r, &frame.base);
     f = receive(&t, &r);
@@ -681,6 +709,7 @@ int main(void)
         cmocka_unit_test(test_hello_timeout),
         cmocka_unit_test(test_connections_max),
         cmocka_unit_test(test_slow_client),
+        cmocka_unit_test(test_slow_clients_together),
         cmocka_unit_test(test_command),
         cmocka_unit_test(test_command_refused),
         cmocka_unit_test(test_client_goes_before_the_outcome),
