@@ -21,6 +21,15 @@ void replica_log_line(const struct replica *r, int level, const char *msg, const
     r->io->log(r->io_arg, level, msg, fields);
 }
 
+bool replica_may_log_drop(struct replica *r)
+{
+    r->n_dropped++;
+    if (r->dropped_ns != 0 && r->now_ns - r->dropped_ns < UINT64_C(1000000000))
+        return false;
+    r->dropped_ns = r->now_ns;
+    return true;
+}
+
 void replica_fatal(struct replica *r, const char *format, ...)
 {
     char reason[512];
@@ -361,13 +370,14 @@ static void receive_raft(struct replica *r, uint64_t from, const Hf__PeerFrame *
     struct raft_append_entries_result answer;
     const char *why = NULL;
     if (!codec_parse(r, from, frame, &m, &why)) {
-        replica_log_line(r, LOG_LEVEL_WARN, "impossible message dropped", "peer=%llu what=\"%s\"",
-                         (unsigned long long)from, why);
+        if (replica_may_log_drop(r))
+            replica_log_line(r, LOG_LEVEL_WARN, "impossible message dropped",
+                             "peer=%llu what=\"%s\"", (unsigned long long)from, why);
         return;
     }
     switch (guard_message(r, &m, &answer, &why)) {
     case GUARD_DROP:
-        if (why != NULL)
+        if (why != NULL && replica_may_log_drop(r))
             replica_log_line(r, LOG_LEVEL_WARN, "message dropped", "peer=%llu why=\"%s\"",
                              (unsigned long long)from, why);
         return;
@@ -437,8 +447,10 @@ void replica_receive(struct replica *r, uint64_t now_ns, uint64_t from, const Hf
     if (r->stopped || r->rebuild_wanted)
         return; /* As if it were lost. */
     if (!receive_expected(r, from, frame)) {
-        replica_log_line(r, LOG_LEVEL_INFO, "message of a stranger dropped", "peer=%llu type=%u",
-                         (unsigned long long)from, (unsigned)frame->body_case);
+        if (replica_may_log_drop(r))
+            replica_log_line(r, LOG_LEVEL_INFO, "message of a stranger dropped",
+                             "peer=%llu type=%u", (unsigned long long)from,
+                             (unsigned)frame->body_case);
         return;
     }
     receive_frame(r, from, frame);
@@ -547,6 +559,7 @@ struct replica_view replica_view(const struct replica *r)
         .reads = r->n_reads,
         .read_rounds = r->n_rounds,
         .elections = r->n_elections,
+        .dropped = r->n_dropped,
     };
 }
 

@@ -130,7 +130,9 @@ void replica_image_sent(
     if (p == NULL || p->image_index == 0)
         return;
     if (!delivered) {
-        p->image_index = 0;
+        /* The core asks again at the next heartbeat; whatever failed would fail as fast. */
+        p->image_until_ns = r->now_ns + REPLICA_IMAGE_AGAIN_NS;
+        p->image_delivered_ns = 0;
         return;
     }
     if (index != 0)

@@ -38,6 +38,7 @@
 #define REPLICA_IMAGE_SEND_NS     (300 * UINT64_C(1000000000)) /* An image on its way. */
 #define REPLICA_IMAGE_LOAD_NS     (10 * UINT64_C(1000000000))  /* Delivered, not yet installed. */
 #define REPLICA_IMAGE_GRACE_NS    (1 * UINT64_C(1000000000))   /* Delivered, and not taken. */
+#define REPLICA_IMAGE_AGAIN_NS    (200 * UINT64_C(1000000))    /* Not delivered: pause. */
 #define REPLICA_INFORM_NS         (10 * UINT64_C(1000000000))  /* A new voter's first answer. */
 #define REPLICA_SNAPSHOT_RETRY_NS (1000 * UINT64_C(1000000))
 
@@ -162,7 +163,8 @@ struct replica {
     size_t n_tx_alloc;
     struct peer peers[REPLICA_MEMBERS_MAX];
     unsigned n_peers;
-    uint64_t nonce; /* Last one used; begins at random. */
+    uint64_t nonce;      /* Last one used; begins at random. */
+    uint64_t dropped_ns; /* When a dropped message was logged last; 0 = never. */
 
     /* Roles. */
     enum raft_state state; /* As of the last step. */
@@ -217,7 +219,7 @@ struct replica {
     struct digest_mark digest_heard; /* For an index not yet applied. */
     uint64_t digest_newest, digest_sent, digest_sent_ns;
 
-    uint64_t n_entries, n_commands, n_reads, n_rounds, n_elections;
+    uint64_t n_entries, n_commands, n_reads, n_rounds, n_elections, n_dropped;
 };
 
 static inline bool replica_rule(const struct replica *r, enum replica_rule rule)
@@ -244,6 +246,8 @@ static inline unsigned replica_election_ms(const struct replica *r)
 /* replica.c */
 void replica_log_line(const struct replica *r, int level, const char *msg, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* A message is dropped; may a line be written about it?  One a second, whatever is sent. */
+bool replica_may_log_drop(struct replica *r);
 void replica_fatal(struct replica *r, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 struct peer *replica_peer(struct replica *r, uint64_t id); /* NULL when there is no room. */

@@ -249,19 +249,24 @@ static void ask_abort(struct replica *r)
     reads_move(&r->reads_new, &r->reads_asked);
 }
 
-static void ask_begin(struct replica *r)
+static void ask_send(struct replica *r)
 {
     Hf__PeerFrame frame = HF__PEER_FRAME__INIT;
     Hf__ReadIndex m = HF__READ_INDEX__INIT;
-    reads_move(&r->reads_asked, &r->reads_new);
-    r->asked_nonce = ++r->nonce;
-    r->asked_leader = r->leader_id;
     r->asked_ns = r->now_ns;
-    r->n_rounds++;
     m.nonce = r->asked_nonce;
     frame.body_case = HF__PEER_FRAME__BODY_READ_INDEX;
     frame.read_index = &m;
     outbox_send(r, r->leader_id, &frame);
+}
+
+static void ask_begin(struct replica *r)
+{
+    reads_move(&r->reads_asked, &r->reads_new);
+    r->asked_nonce = ++r->nonce;
+    r->asked_leader = r->leader_id;
+    r->n_rounds++;
+    ask_send(r);
 }
 
 void read_index_result(struct replica *r, uint64_t from, const Hf__ReadIndexResult *m)
@@ -278,11 +283,14 @@ void read_index_result(struct replica *r, uint64_t from, const Hf__ReadIndexResu
     reads_confirm(r, &r->reads_asked, m->index);
 }
 
+/* A question that stays without answer is repeated under the same nonce: the leader may only be
+ * far away, and what it says to the first one is as good. */
 static void ask_flush(struct replica *r)
 {
-    if (r->asked_nonce != 0 &&
-        (r->asked_leader != r->leader_id || r->now_ns >= r->asked_ns + 4 * read_step_ns(r)))
+    if (r->asked_nonce != 0 && (r->asked_leader != r->leader_id || r->reads_asked.n == 0))
         ask_abort(r);
+    if (r->asked_nonce != 0 && r->now_ns >= r->asked_ns + 4 * read_step_ns(r))
+        ask_send(r);
     if (r->asked_nonce == 0 && r->reads_new.n > 0 && r->leader_id != 0 &&
         r->leader_id != r->config.id && r->now_ns >= r->ask_again_ns)
         ask_begin(r);

@@ -91,8 +91,10 @@ metrics_fill(struct node *n, struct arena *arena, const struct listener_stats *l
     metric(s, arena, "connections_accepted", l->accepted);
     metric(s, arena, "refused_busy", l->refused_busy);
     metric(s, arena, "clients_dropped_slow", l->dropped_slow);
+    metric(s, arena, "clients_output_bytes", l->output_bytes);
     metric(s, arena, "commands_queued", v.n_queued);
     metric(s, arena, "entries_inflight", v.n_inflight);
+    metric(s, arena, "peer_messages_dropped", v.dropped);
     metric(s, arena, "store_transactions", st.transactions);
     metric(s, arena, "store_writes", st.writes);
     metric(s, arena, "store_bytes", st.bytes);
