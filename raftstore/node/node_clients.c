@@ -1,6 +1,8 @@
 /* What the listener asks the node for. */
 #include "raftstore/node/node_internal.h"
 
+#include <sys/resource.h>
+
 #include "raftstore/base/clock.h"
 
 static struct listener_leader clients_leader(void *arg)
@@ -47,12 +49,26 @@ static int64_t clients_wall_offset_ns(void *arg)
     return n->wall_offset_ns;
 }
 
+/* Clients must leave descriptors for the store and the other nodes: a log that can't be opened
+ * ends the node. */
+static unsigned connections_max(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return LISTENER_CONNECTIONS_MAX;
+    rlim_t reserve =
+        limit.rlim_cur / 2 < NODE_FILES_RESERVED ? limit.rlim_cur / 2 : NODE_FILES_RESERVED;
+    rlim_t max = limit.rlim_cur - reserve;
+    return max < LISTENER_CONNECTIONS_MAX ? (unsigned)max : LISTENER_CONNECTIONS_MAX;
+}
+
 struct listener_config node_listener_config(struct node *n)
 {
     return (struct listener_config){
         .hub = &n->hub,
         .node_id = n->config.id,
         .events = n->events,
+        .connections_max = connections_max(),
         .arg = n,
         .leader = clients_leader,
         .members = clients_members,

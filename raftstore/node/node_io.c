@@ -353,6 +353,7 @@ void node_on_loaded(void *arg, struct lock_table *table, int status, const char 
     LOG_INFO("image installed", "index=%llu", (unsigned long long)index);
     events_lost(n->events, index);
     install_clear(n);
+    n->snapshot.active = false; /* One that failed and was not told yet: the replica forgets it. */
     replica_image_installed(n->replica, now(), table);
     listener_drop_subscribers(n->listener); /* They missed events: they resume and learn it. */
 }

@@ -44,6 +44,21 @@ static struct inlink *inlink_of(const struct peers *p, uint64_t id)
     return NULL;
 }
 
+static bool is_member(const struct peers *p, uint64_t id)
+{
+    const struct link *l = peers_link(p, id);
+    return l != NULL && l->member;
+}
+
+static unsigned n_stranger_links(const struct peers *p)
+{
+    const struct link *l;
+    unsigned n = 0;
+    LIST_FOREACH(l, &p->links, entry)
+    n += l->member ? 0 : 1;
+    return n;
+}
+
 /* Hellos. ---------------------------------------------------------------------------------- */
 
 static void hello_send(const struct peers *p,
@@ -109,14 +124,21 @@ static uint32_t hello_judge(const struct peers *p, const Hf__PeerHello *h, char 
                        (unsigned long long)h->node_id, (unsigned long long)p->config.id);
         return PEERS_REFUSED_WIPED;
     }
+    if (known == 0 && !is_member(p, h->node_id) && p->n_strangers >= PEERS_STRANGERS_MAX) {
+        (void)snprintf(out, size, "node %llu has seen too many nodes that are no members",
+                       (unsigned long long)p->config.id);
+        return PEERS_REFUSED_NODE;
+    }
     return 0;
 }
 
 /* Remember what a welcome node told of itself. */
 static void hello_accept(struct peers *p, const Hf__PeerHello *h)
 {
-    if (p->config.incarnation_known(p->config.arg, h->node_id) == 0)
+    if (p->config.incarnation_known(p->config.arg, h->node_id) == 0) {
+        p->n_strangers += is_member(p, h->node_id) ? 0 : 1;
         p->config.incarnation_seen(p->config.arg, h->node_id, h->incarnation);
+    }
     if (p->config.cluster_id == 0 && h->cluster_id != 0) {
         p->config.cluster_id = h->cluster_id;
         p->config.cluster_learnt(p->config.arg, h->cluster_id);
@@ -417,7 +439,7 @@ static int inlink_refuse(struct inlink *in, const Hf__PeerHello *h, uint32_t cod
 static void learn_link(struct peers *p, const Hf__PeerHello *h)
 {
     struct address address;
-    if (peers_link(p, h->node_id) != NULL)
+    if (peers_link(p, h->node_id) != NULL || n_stranger_links(p) >= PEERS_STRANGERS_LINKS)
         return;
     if (address_parse(h->raft_address, &address) < 0 || address.is_unix || address.port == 0) {
         LOG_WARN("node told no usable address", "peer=%llu addr=%s", (unsigned long long)h->node_id,

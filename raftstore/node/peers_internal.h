@@ -12,6 +12,9 @@
 #define PEERS_HELLO_MS        2000u
 #define PEERS_USER_TIMEOUT_MS 5000u
 #define PEERS_HELLO_BYTES_MAX 4096u
+#define PEERS_STRANGERS_MAX   256u /* Nodes seen first as no members: each is remembered for good. \
+                                    */
+#define PEERS_STRANGERS_LINKS 8u   /* Of them linked to at once: room is left for members. */
 #define PEERS_TOLD            16u
 #define PEERS_TOLD_MS         10000u /* A refusal is logged again only then: dialling goes on. */
 
@@ -64,6 +67,7 @@ struct peers {
     struct image_in *image_in; /* The only one at a time. */
     unsigned n_inlinks;
     unsigned n_links;
+    unsigned n_strangers;               /* First seen since start, and no members then. */
     struct peers_told told[PEERS_TOLD]; /* Ring. */
     unsigned next_told;
     unsigned n_open; /* Handles and jobs that must end before the object is freed. */

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -585,6 +586,36 @@ static void test_stale_node_stops_nobody(void **state)
     cluster_end(&c);
 }
 
+/* Clients never take the descriptors that the store and the other nodes need. */
+static void test_descriptors_are_left(void **state)
+{
+    enum { LIMIT = 200 };
+    struct cluster c;
+    struct raw r[LIMIT];
+    struct rlimit before;
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(
+        setrlimit(RLIMIT_NOFILE, &(struct rlimit){.rlim_cur = LIMIT, .rlim_max = before.rlim_max}),
+        0);
+    cluster_begin(&c, 1);
+    start(&c, 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0); /* The clients are in this process. */
+    for (unsigned i = 0; i < LIMIT; i++)
+        raw_connect(&r[i], c.config.members[0].client.port);
+    net_run_for(&c.net, 200);
+    for (unsigned i = LIMIT; i-- > LIMIT / 2;) {
+        assert_true(raw_is_closed(&c.net, &r[i]));
+        raw_close(&r[i]);
+    }
+    greet(&c, &r[0]);
+    for (unsigned i = 0; i < LIMIT / 2; i++)
+        raw_close(&r[i]);
+    net_run_for(&c.net, 50);
+    open_session(&c, leader(&c));
+    cluster_end(&c);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -597,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_start_refusals),
         cmocka_unit_test(test_wiped_node_stops),
         cmocka_unit_test(test_stale_node_stops_nobody),
+        cmocka_unit_test(test_descriptors_are_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

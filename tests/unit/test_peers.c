@@ -27,6 +27,7 @@ struct side {
     uint64_t cluster_id;
     uint64_t known[8]; /* Incarnations by id. */
     bool up[8];
+    unsigned n_seen;
     unsigned n_frames;
     uint64_t last_term;
     uint64_t last_from;
@@ -46,13 +47,15 @@ struct side {
 static uint64_t side_known(void *arg, uint64_t id)
 {
     const struct side *s = arg;
-    return s->known[id];
+    return id < 8 ? s->known[id] : 0;
 }
 
 static void side_seen(void *arg, uint64_t id, uint64_t incarnation)
 {
     struct side *s = arg;
-    s->known[id] = incarnation;
+    s->n_seen++;
+    if (id < 8)
+        s->known[id] = incarnation;
 }
 
 static void side_cluster(void *arg, uint64_t cluster_id)
@@ -415,6 +418,29 @@ static void test_garbage_closes(void **state)
     pair_end(&p);
 }
 
+/* Whoever makes up node after node fills neither the store nor the room of members. */
+static void test_strangers_have_a_bound(void **state)
+{
+    struct pair p;
+    uint32_t code = 0;
+    uint64_t id = 100;
+    (void)state;
+    pair_begin(&p);
+    for (; code == 0 && id < 1000; id++) {
+        struct raw r;
+        raw_connect(&r, p.a.port);
+        hello_send(&r, id, 1, true);
+        const Hf__PeerFrame *f = receive(&p, &r);
+        assert_non_null(f);
+        code = f->hello->refused_code;
+        raw_close(&r);
+    }
+    assert_int_equal(code, PEERS_REFUSED_NODE);
+    assert_int_equal(p.a.n_seen, id - 100); /* All but the last, and node 2. */
+    assert_true(both_up(&p));
+    pair_end(&p);
+}
+
 static void test_wrong_node_is_refused(void **state)
 {
     struct pair p;
@@ -640,6 +666,7 @@ int main(void)
         cmocka_unit_test(test_other_cluster_is_refused),
         cmocka_unit_test(test_joining_node),
         cmocka_unit_test(test_garbage_closes),
+        cmocka_unit_test(test_strangers_have_a_bound),
         cmocka_unit_test(test_wrong_node_is_refused),
         cmocka_unit_test(test_image),
         cmocka_unit_test(test_image_not_wanted),
