@@ -434,7 +434,7 @@ static void receive_frame(struct replica *r, uint64_t from, const Hf__PeerFrame 
         read_index_result(r, from, frame->read_index_result);
         break;
     case HF__PEER_FRAME__BODY_DIGEST:
-        digest_heard(r, frame->digest);
+        digest_heard(r, from, frame->digest);
         break;
     default:
         receive_raft(r, from, frame);

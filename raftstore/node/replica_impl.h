@@ -35,6 +35,7 @@
 #define REPLICA_DIGEST_EVERY      256u                /* Applied indexes with a digest. */
 #define REPLICA_DIGESTS           64u                 /* That are remembered. */
 #define REPLICA_DIGEST_NS         (500u * UINT64_C(1000000))
+#define REPLICA_DISPUTE_NS        (3 * UINT64_C(1000000000))
 #define REPLICA_IMAGE_SEND_NS     (300 * UINT64_C(1000000000)) /* An image on its way. */
 #define REPLICA_IMAGE_LOAD_NS     (10 * UINT64_C(1000000000))  /* Delivered, not yet installed. */
 #define REPLICA_IMAGE_GRACE_NS    (1 * UINT64_C(1000000000))   /* Delivered, and not taken. */
@@ -99,6 +100,11 @@ struct read_round {
     struct read_list reads;
 };
 
+struct digest_mark {
+    uint64_t index;
+    struct lock_digest digest;
+};
+
 /* What is known of another node. */
 struct peer {
     uint64_t id;
@@ -107,6 +113,7 @@ struct peer {
     uint64_t image_index;        /* Image on its way there; 0 = none. */
     uint64_t image_until_ns;     /* It counts as lost then. */
     uint64_t image_delivered_ns; /* 0 = not yet. */
+    struct digest_mark digest;   /* The last that it told; index 0 = none. */
     bool connected;
 };
 
@@ -126,11 +133,6 @@ struct admin {
     uint64_t index; /* CHANGE: of the entry. */
     uint64_t term;  /* Of its begin. */
     uint64_t since_ns;
-};
-
-struct digest_mark {
-    uint64_t index;
-    struct lock_digest digest;
 };
 
 struct replica {
@@ -216,7 +218,8 @@ struct replica {
 
     /* Digests. */
     struct digest_mark digests[REPLICA_DIGESTS];
-    struct digest_mark digest_heard; /* For an index not yet applied. */
+    struct digest_mark dispute;                 /* Another node's that differs from ours. */
+    uint64_t dispute_since_ns, dispute_told_ns; /* 0 = none. */
     uint64_t digest_newest, digest_sent, digest_sent_ns;
 
     uint64_t n_entries, n_commands, n_reads, n_rounds, n_elections, n_dropped;
@@ -400,6 +403,6 @@ void image_free(struct replica *r);
 /* replica_digest.c */
 void digest_applied(struct replica *r);
 void digest_flush(struct replica *r);
-void digest_heard(struct replica *r, const Hf__Digest *m);
+void digest_heard(struct replica *r, uint64_t from, const Hf__Digest *m);
 
 #endif

@@ -470,9 +470,16 @@ static void test_transfer_given_up(void **state)
 
 /* ---- Digests ----------------------------------------------------------------------------- */
 
-static void test_digest(void **state)
+static void tell_digest(uint64_t from, Hf__Digest *m)
 {
     Hf__PeerFrame f = HF__PEER_FRAME__INIT;
+    f.body_case = HF__PEER_FRAME__BODY_DIGEST;
+    f.digest = m;
+    replica_receive(rig.r, rig.now_ns, from, &f);
+}
+
+static void test_digest(void **state)
+{
     Hf__Digest m = HF__DIGEST__INIT;
     (void)state;
     rig_open(&rig, &three);
@@ -485,16 +492,73 @@ static void test_digest(void **state)
     rig_pass(&rig, 1);
     const Hf__PeerFrame *sent = rig_last(&rig, 3, HF__PEER_FRAME__BODY_DIGEST);
     assert_non_null(sent);
-    f.body_case = HF__PEER_FRAME__BODY_DIGEST;
-    f.digest = &m;
     m = *sent->digest;
-    replica_receive(rig.r, rig.now_ns, 3, &f);
+    tell_digest(3, &m);
     assert_string_equal(rig.fatal, "");
     m.lo ^= 1;
-    replica_receive(rig.r, rig.now_ns, 3, &f);
+    tell_digest(3, &m); /* One of three is wrong, and it is not known which. */
+    rig_pass(&rig, 10);
+    tell_digest(3, &m);
+    assert_string_equal(rig.fatal, "");
+    tell_digest(2, &m); /* Two agree: the leader is. */
     assert_string_not_equal(rig.fatal, "");
     assert_int_equal(submit(1000), REPLICA_STOPPED);
     assert_true(rig_flush(&rig) == UINT64_MAX);
+    rig_close(&rig);
+}
+
+/* A follower at index 256 of a leader, node 2, that keeps in touch. */
+static struct lock_digest follow_to_256(void)
+{
+    Hf__Entry entries[51];
+    rig_open(&rig, &three);
+    for (unsigned i = 0; i < 51; i++)
+        entries[i] = rig_entry(2);
+    for (uint64_t prev = 1; prev < 256; prev += 51)
+        rig_append(&rig, 2, 2, prev, prev == 1 ? 1 : 2, prev + 51, entries, 51);
+    rig_append(&rig, 2, 2, 256, 2, 256, NULL, 0);
+    assert_int_equal(replica_view(rig.r).applied_index, 256);
+    return lock_digest(replica_table(rig.r));
+}
+
+static void hear_leader(unsigned ms)
+{
+    for (unsigned i = 0; i < ms; i += 50) {
+        rig_pass(&rig, 50);
+        if (rig.fatal[0] == '\0')
+            rig_append(&rig, 2, 2, 256, 2, 256, NULL, 0);
+    }
+}
+
+static void test_digest_of_a_follower(void **state)
+{
+    Hf__Digest right = HF__DIGEST__INIT, wrong = HF__DIGEST__INIT;
+    (void)state;
+    struct lock_digest d = follow_to_256();
+    right.index = wrong.index = 256;
+    right.lo = d.lo;
+    right.hi = wrong.hi = d.hi;
+    wrong.lo = d.lo ^ 1;
+    tell_digest(2, &wrong);
+    assert_int_equal(rig_count(&rig, HF__PEER_FRAME__BODY_DIGEST), 2); /* To all. */
+    tell_digest(3, &right);                                            /* The leader is wrong. */
+    hear_leader(4000);
+    assert_string_equal(rig.fatal, "");
+    rig_close(&rig);
+
+    (void)follow_to_256();
+    tell_digest(2, &wrong);
+    assert_string_equal(rig.fatal, "");
+    tell_digest(3, &wrong);
+    assert_string_not_equal(rig.fatal, "");
+    rig_close(&rig);
+
+    (void)follow_to_256();
+    tell_digest(2, &wrong); /* And node 3 is away. */
+    hear_leader(2900);
+    assert_string_equal(rig.fatal, "");
+    hear_leader(200);
+    assert_string_not_equal(rig.fatal, "");
     rig_close(&rig);
 }
 
@@ -654,6 +718,7 @@ int main(void)
         cmocka_unit_test(test_transfer),
         cmocka_unit_test(test_transfer_given_up),
         cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_digest_of_a_follower),
         cmocka_unit_test(test_impossible_messages),
         cmocka_unit_test(test_fuzz),
     };
