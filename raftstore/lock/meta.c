@@ -5,7 +5,7 @@ struct lock_limits lock_limits_default(void)
 {
     return (struct lock_limits){
         .holds_max = 4194304,
-        .holds_per_session_max = 1048576,
+        .holds_per_session_max = 131072,
         .waiters_max = 1048576,
         .sessions_max = 65536,
         .directories_max = 65536,
