@@ -35,7 +35,9 @@ def main(t):
     c.wait_digests_equal(60)
     for node in c.nodes.values():
         s = node.status(10)
-        print(f"node {node.id} ({s['state']}): longest stall {s['stall_max_us'] / 1000:.1f} ms, while "
+        cpu_us = s["metrics"]["stall_cpu_max_us"]
+        print(f"node {node.id} ({s['state']}): longest stall {s['stall_max_us'] / 1000:.1f} ms, of "
+              f"its own doing {cpu_us / 1000:.1f} ms at most, while "
               f"taking a snapshot {s['snapshot_stall_max_us'] / 1000:.1f} ms; the last one took "
               f"{s['snapshot_ms']} ms; {s['snapshots']} taken; resident "
               f"{s['resident_bytes'] >> 20} MiB")
