@@ -27,7 +27,7 @@ const char options_usage[] =
     "  allow_other        other users may use the mount (on for root; off: noallow_other)\n"
     "  release=async      rm returns when the release is on its way (sync: when it is durable)\n"
     "  host=NAME          the host that this mount speaks for (this machine's name)\n"
-    "  dircache=TIME      how long the kernel may keep a directory's mode and owner (200ms)\n"
+    "  dircache=TIME      how long the kernel may keep a directory's mode and owner (10ms)\n"
     "  log=FILE           log of a daemon in the background\n"
     "  log_level=LEVEL    error, warn, info or debug (info)\n"
     "  ro rw exec noexec atime noatime relatime sync dirsync   as of mount(8)\n"
@@ -304,7 +304,7 @@ int options_parse(int argc, char **argv, bool is_root, struct options *ret, char
         .ttl_ms = 30000,
         .session_ttl_ms = 10000,
         .timeout_ms = 10000,
-        .dircache_ms = 200,
+        .dircache_ms = OPTIONS_DIRCACHE_MS,
         .log_level = LOG_LEVEL_INFO,
     };
     struct arguments a = {0};

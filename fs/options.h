@@ -8,6 +8,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Just long enough that what a path walk looked up is not asked for again by the check that
+ * follows: each walk asks the cluster all the same, but for the mount's root and working
+ * directories.  0 would cost a third of all acquires a second, more than this gains nothing
+ * measurable. */
+#define OPTIONS_DIRCACHE_MS 10u
+
 struct options {
     char *source;       /* "local" or addresses. */
     char *dir;          /* Mount point as given. */

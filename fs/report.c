@@ -3,6 +3,7 @@
 #include "raftstore/wire/codes.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <time.h>
 
 void report_time(uint64_t wall_ms, struct buf *out)
@@ -32,11 +33,21 @@ static void add_value(struct buf *out, const char *key, ProtobufCBinaryData valu
     buf_add(out, "\n", 1);
 }
 
+/* A lease outlives the session that told its host; the owner text of a mount begins with it. */
+static ProtobufCBinaryData host_of(const Hf__Hold *h)
+{
+    const uint8_t *slash = h->host.len == 0 && h->kind != WIRE_KIND_API && h->owner.len > 0
+                               ? memchr(h->owner.data, '/', h->owner.len)
+                               : NULL;
+    return slash == NULL ? h->host
+                         : (ProtobufCBinaryData){(size_t)(slash - h->owner.data), h->owner.data};
+}
+
 static void report_hold(const Hf__Hold *h, uint64_t n_waiters, struct buf *out)
 {
     add_value(out, "owner", h->owner);
     buf_printf(out, "pid=%" PRIu32 "\n", h->pid);
-    add_value(out, "host", h->host);
+    add_value(out, "host", host_of(h));
     buf_printf(out, "mode=%s\n", wire_mode_name(h->mode));
     buf_printf(out, "token=%" PRIu64 "\n", h->token);
     buf_printf(out, "since=");

@@ -53,6 +53,22 @@ static void test_free_lock(void **state)
     "since=2026-10-26T08:00:00.120Z\nexpires=2026-10-26T08:00:30.005Z\nremaining_ms=29411\n"       \
     "ttl_ms=30000\nwaiters=2\n"
 
+/* The session that made a lease may be gone. */
+static void test_host_of_owner(void **state)
+{
+    Hf__Node node = HF__NODE__INIT;
+    Hf__Hold hold = example_hold();
+    Hf__Hold *holds[] = {&hold};
+    (void)state;
+    node.type = WIRE_NODE_LOCK;
+    node.holds = holds;
+    node.n_holds = 1;
+    node.waiters_total = 2;
+    hold.host = pack_binary(bytes_of(NULL, 0));
+    hold.kind = WIRE_KIND_EXCL;
+    assert_report(&node, EXAMPLE "note=4242\n");
+}
+
 static void test_one(void **state)
 {
     Hf__Node node = HF__NODE__INIT;
@@ -121,9 +137,8 @@ static void test_errno(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_free_lock),
-        cmocka_unit_test(test_one),
-        cmocka_unit_test(test_several),
+        cmocka_unit_test(test_free_lock), cmocka_unit_test(test_host_of_owner),
+        cmocka_unit_test(test_one),       cmocka_unit_test(test_several),
         cmocka_unit_test(test_errno),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,11 @@
 """Directories: name spaces with modes."""
 import os
+import shutil
 import subprocess
+import tempfile
+import time
 
-from mountlib import NOBODY, acquire, fails, in_child, take
+from mountlib import NOBODY, Mount, Node, acquire, fails, in_child, take
 
 OPTIONS = "dircache=0"
 
@@ -35,6 +38,42 @@ def test_life(m):
     os.mkdir(d)
     assert os.stat(d).st_ino != st.st_ino
     os.rmdir(d)
+
+
+def test_default_caching(_m):
+    """A mode that another mount changes counts here for the mount's root too, and soon."""
+    base = tempfile.mkdtemp(prefix="holdfast-fs-")
+    os.chmod(base, 0o755)
+    node = Node(base)
+    try:
+        os.mkdir(base + "/1")
+        os.mkdir(base + "/2")
+        with Mount("", node.address, base + "/1") as a, Mount("", node.address, base + "/2") as b:
+            os.chmod(b.dir, 0o1777)
+            os.mkdir(b.path("d"), 0o777)
+            os.chmod(b.path("d"), 0o777)
+
+            def use(refused):
+                for p in (a.path("x"), a.path("d", "x")):
+                    if refused:
+                        with fails("EACCES"):
+                            acquire(p)
+                    else:
+                        take(p)
+                        os.unlink(p)
+
+            for _ in range(3):
+                in_child(lambda: use(False), NOBODY)
+                os.chmod(b.path("d"), 0o755)
+                os.chmod(b.dir, 0o755)
+                time.sleep(0.02)
+                in_child(lambda: use(True), NOBODY)
+                os.chmod(b.path("d"), 0o777)
+                os.chmod(b.dir, 0o1777)
+                time.sleep(0.02)
+    finally:
+        node.close()
+        shutil.rmtree(base)
 
 
 def test_attributes(m):
