@@ -56,6 +56,11 @@ class Backup:
         shutil.copytree(self.copy, self.node.data)
 
 
+def contents(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
 def with_snapshot(c):
     """Have every node write an image."""
     with c.wait_leader().connect() as w:
@@ -81,6 +86,9 @@ def main(t):
     with_image = [n for n in c.nodes.values() if files(n, "snapshot-*.db")]
     followers = [n for n in with_image if n is not c.wait_leader()]
     node = (followers or with_image)[0]
+    # A follower applies what is committed before its own disk has it.
+    wait_for("the log on the follower's disk", 15, lambda: any(
+        b"disk150" in contents(path) for path in files(node, "log-*")))
     node.kill()
     load.write(20)
     backup = Backup(node)
