@@ -166,6 +166,8 @@ static void on_opened(struct client *c, uint64_t sent_ns, const Hf__Result *r)
     /* Of several opens on their way the first answered counts: what another one is told is the
      * deadline of another session (which ends by itself). */
     forget_frames(s);
+    /* Our session was not there: perhaps this is another cluster, whose time is another one. */
+    c->pair = (struct deadline_pair){0, 0};
     acknowledge(c, sent_ns, r);
     boot_timer_set(&c->timers, &s->keepalive, sent_ns + s->granted_ttl_ms * NS_PER_MS / 3);
     watch_from(c);

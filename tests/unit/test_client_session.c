@@ -248,6 +248,26 @@ static void a_second_open_does_not_lengthen_the_first_session(void **state)
     harness_deinit(&h);
 }
 
+/* A cluster that was made anew, or restored, has a time of its own. */
+static void deadlines_do_not_mix_the_times_of_two_clusters(void **state)
+{
+    struct harness h;
+    struct outcome o;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 600);
+    harness_acquire(&h, 5000, 0, 2000, &o);
+    RUN_UNTIL(&h, o.n == 1);
+    h.cluster.session_ended = 1;
+    h.cluster.start_ns -= 3600 * NS_PER_S; /* Now it is an hour later there. */
+    RUN_UNTIL(&h, h.n_session_events[CLIENT_SESSION_OPENED] == 2);
+    harness_acquire(&h, 5000, 0, 2000, &o);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_OK);
+    assert_in_range(o.deadline_boot_ns, now_boot(), now_boot() + 5 * NS_PER_S);
+    harness_deinit(&h);
+}
+
 static bool refuse_first_subscribe(struct fake_conn *k,
                                    const Hf__ClientFrame *frame,
                                    const Hf__Command *command)
@@ -566,6 +586,7 @@ int main(void)
         cmocka_unit_test(abandoning_ends_nothing),
         cmocka_unit_test(a_second_open_does_not_lengthen_the_first_session),
         cmocka_unit_test(a_refused_subscription_is_asked_for_again),
+        cmocka_unit_test(deadlines_do_not_mix_the_times_of_two_clusters),
         cmocka_unit_test(a_wait_ends_with_the_event),
         cmocka_unit_test(a_wait_survives_a_reconnect_and_a_gap),
         cmocka_unit_test(a_canceled_wait_is_answered_once),
