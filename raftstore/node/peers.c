@@ -81,6 +81,7 @@ static void hello_send(const struct peers *p,
     hello.client_address = (char *)(uintptr_t)p->config.client_address;
     hello.refused_code = refused_code;
     hello.refused = (char *)(uintptr_t)refused;
+    hello.stranger = n_stranger_links(p) < p->n_links && !is_member(p, to); /* Has it members? */
     frame.body_case = HF__PEER_FRAME__BODY_HELLO;
     frame.hello = &hello;
     pack_add_frame(stream_out(s), &frame.base);
@@ -267,13 +268,21 @@ static int link_frame(void *arg, struct bytes body)
     struct link *l = arg;
     struct peers *p = l->peers;
     int rv = -EPROTO;
+    bool stranger = false;
     const Hf__PeerFrame *f = frame_read(p, l->id, body);
-    if (f != NULL && f->body_case == HF__PEER_FRAME__BODY_HELLO && !l->up)
+    if (f != NULL && f->body_case == HF__PEER_FRAME__BODY_HELLO && !l->up) {
+        stranger = f->hello->stranger;
         rv = peers_judge_answer(p, l->id, l->stream, f->hello);
+    }
     arena_reset(&p->arena);
     if (p->closing || rv < 0) /* Closed by `wiped`, or to be closed by our caller. */
         return rv < 0 ? rv : -ECANCELED;
     (void)uv_timer_stop(&l->timer);
+    if (stranger && !told_lately(p, l->id, 0))
+        LOG_WARN("this node is no member of the cluster",
+                 "known_by=%llu node=%llu "
+                 "remedy=\"stop it if it was removed\"",
+                 (unsigned long long)l->id, (unsigned long long)p->config.id);
     l->up = true;
     l->told = false;
     LOG_INFO("peer connected", "peer=%llu", (unsigned long long)l->id);

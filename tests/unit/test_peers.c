@@ -380,6 +380,7 @@ static void greet(struct pair *p, struct raw *r, bool image_stream)
     assert_int_equal(f->body_case, HF__PEER_FRAME__BODY_HELLO);
     assert_int_equal(f->hello->refused_code, 0);
     assert_int_equal(f->hello->incarnation, 11);
+    assert_true(f->hello->stranger); /* Only node 2 is a member beside it. */
 }
 
 static void test_garbage_closes(void **state)
