@@ -18,7 +18,10 @@ def files(node, pattern):
 
 
 def truncate(path):
+    """To half, and without the journal of a transaction that was under way: that would mend it."""
     os.truncate(path, os.path.getsize(path) // 2)
+    if os.path.exists(path + "-journal"):
+        os.unlink(path + "-journal")
 
 
 def flip_in(path, needle, rng):
