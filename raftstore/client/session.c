@@ -75,6 +75,7 @@ static void send_open(struct client *c)
     uint64_t now = now_boot(c);
     command.op = WIRE_OP_SESSION_OPEN;
     command.ttl_ms = s->ttl_ms;
+    command.agent = random_next(&c->random); /* Makes the id one of this cluster only. */
     command.host = pack_binary(bytes_str(c->host));
     s->state = SESSION_OPENING;
     send_frame(c, &command, 0, now);

@@ -84,9 +84,13 @@ void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end
     waiters_refuse_converts(t, n, token, h_start);
 }
 
-void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms)
+/* News of a lease go to the session that renewed it last: the one that made it may have ended. */
+void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t session_id)
 {
+    const struct hold_extra *x = hold_extra(h);
     digest_hold(t, h, false);
+    if (x == NULL || x->agent == NULL) /* An agent is one of its session. */
+        h->session_id = session_id;
     h->renewed_ns = t->stamp_ns;
     h->ttl_ms = (uint32_t)ttl_ms;
     heap_moved(t, HEAP_HOLD, h);
@@ -175,7 +179,7 @@ static void grant_again(struct lock_table *t,
     for (unsigned i = 0; i < r->n_paths; i++) {
         struct hold *h = own_exact(nodes[i], r, false);
         if (h->ttl_ms != 0 && r->ttl_ms != 0) {
-            hold_renew(t, h, r->ttl_ms);
+            hold_renew(t, h, r->ttl_ms, r->session->id);
             effect_hold(t, LOCK_EFFECT_RENEWED, h);
         }
         if (waited)

@@ -70,9 +70,9 @@ static int in_session(struct lock_table *t, const struct lock_row *row)
         .ack_seq = row->session.ack_seq,
         .lapsed = row->session.lapsed,
     };
-    if (like.id == 0 || like.id >= t->next_session_id || session_find(t, like.id) != NULL ||
-        !ttl_valid(like.ttl_ms) || like.deadline_ns == LOCK_DEADLINE_NEVER ||
-        row->session.host.size > LOCK_HOST_BYTES_MAX)
+    if (like.id == 0 || session_count(like.id) >= t->next_session_id ||
+        session_find(t, like.id) != NULL || !ttl_valid(like.ttl_ms) ||
+        like.deadline_ns == LOCK_DEADLINE_NEVER || row->session.host.size > LOCK_HOST_BYTES_MAX)
         return -EINVAL;
     session_add(t, &like, row->session.host);
     return 0;
@@ -110,10 +110,10 @@ static bool hold_row_valid(const struct lock_table *t, const struct lock_row *ro
         return false;
     return owner_valid(row->hold.owner) && row->hold.note.size <= LOCK_NOTE_BYTES_MAX &&
            row->hold.token != 0 && row->hold.token < t->next_token &&
-           row->hold.session_id < t->next_session_id && deadline_ns == row->hold.deadline_ns &&
-           row->hold.start <= row->hold.end && row->hold.lock_delay_ms <= LOCK_TTL_MS_MAX &&
-           mode_valid(row->hold.mode) && (unsigned)row->hold.kind <= LOCK_KIND_OFD &&
-           row->hold.perm <= LOCK_PERM_MAX;
+           session_count(row->hold.session_id) < t->next_session_id &&
+           deadline_ns == row->hold.deadline_ns && row->hold.start <= row->hold.end &&
+           row->hold.lock_delay_ms <= LOCK_TTL_MS_MAX && mode_valid(row->hold.mode) &&
+           (unsigned)row->hold.kind <= LOCK_KIND_OFD && row->hold.perm <= LOCK_PERM_MAX;
 }
 
 static int in_hold(struct lock_table *t, const struct lock_row *row)

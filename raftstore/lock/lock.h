@@ -154,7 +154,8 @@ struct lock_command {
     uint64_t wait_ms;    /* ACQUIRE, CONVERT: 0 = answer at once; LOCK_WAIT_FOREVER = no limit. */
     uint64_t lock_delay_ms; /* ACQUIRE of a lease: ungrantable for so long if it ends by expiry. */
     uint64_t agent; /* Deadlock detection: who would sit waiting (within the session); 0 = takes no
-                       part. */
+                       part. SESSION_OPEN: a random number, 23 bits of which go into the session's
+                       id, so that it is not taken for one of a cluster that was made anew. */
     uint64_t cancel_seq; /* CANCEL: the seq of the queued request of the same session. */
     struct bytes note;   /* NOTE, ACQUIRE, LINK: up to LOCK_NOTE_BYTES_MAX. */
     struct bytes host;   /* SESSION_OPEN, NODE_INFO: for people. */

@@ -64,7 +64,7 @@ enum lock_code op_renew(struct op *o)
     if (h->ttl_ms == 0 || !ttl_valid(ttl_ms))
         return LOCK_INVALID;
     for (struct hold *piece = h; piece != NULL; piece = next_piece(piece))
-        hold_renew(o->t, piece, ttl_ms);
+        hold_renew(o->t, piece, ttl_ms, o->s->id);
     effect_hold(o->t, LOCK_EFFECT_RENEWED, h);
     result_of_hold(h, o->r);
     return LOCK_OK;

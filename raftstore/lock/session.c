@@ -178,8 +178,10 @@ enum lock_code op_session_open(struct op *o)
         if (t->n_sessions >= t->limits.sessions_max) /* The bound was lowered since. */
             return LOCK_LIMIT;
     }
+    if (t->next_session_id >> SESSION_COUNT_BITS != 0)
+        return LOCK_LIMIT;
     struct session like = {
-        .id = t->next_session_id++,
+        .id = (c->agent & SESSION_SALT_MAX) << SESSION_COUNT_BITS | t->next_session_id++,
         .deadline_ns = time_after_ms(t->stamp_ns, c->ttl_ms),
         .ttl_ms = c->ttl_ms,
         .opened_ns = t->stamp_ns,

@@ -38,6 +38,14 @@
 #define LOCK_PERM_MAX   07777u
 #define LOCK_ROOT_ID    UINT64_C(1)
 
+/* A session's id: a count, and above it a salt of its client's. Positive as a signed number. */
+#define SESSION_COUNT_BITS 40
+#define SESSION_SALT_MAX   UINT64_C(0x7fffff)
+static inline uint64_t session_count(uint64_t session_id)
+{
+    return session_id & ((UINT64_C(1) << SESSION_COUNT_BITS) - 1);
+}
+
 /* Private bits of a waiter's flags, beside LOCK_F_...; both are settled on its arrival. */
 #define WAITER_F_FRONT UINT32_C(0x80000000) /* Stands before those that hold nothing here. */
 #define WAITER_F_KNOWN UINT32_C(0x40000000) /* Its owner held or waited on one of its paths. */
@@ -586,7 +594,7 @@ struct hold *own_exact(const struct node *n, const struct request *r, bool any_m
 void hold_finish(struct lock_table *t, struct hold *h, enum lock_code code);
 void hold_end_now(struct lock_table *t, struct hold *h, enum lock_code code);
 void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end);
-void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms);
+void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t session_id);
 struct hold *hold_set_mode(struct lock_table *t, struct hold *h, bool exclusive);
 void hold_made(struct lock_table *t, const struct hold *h);
 void result_of_hold(const struct hold *h, struct lock_result *ret);

@@ -237,6 +237,7 @@ static bool open_session(struct generator *g, struct model *m, struct lock_comma
     c->op = LOCK_OP_SESSION_OPEN;
     c->ttl_ms = chance(g, 3) ? below(g, 12) : 20 + below(g, g->profile == 3 ? 150 : 900);
     c->host = bytes_str(texts[below(g, 4)]);
+    c->agent = chance(g, 50) ? below(g, 4) << 20 | below(g, 3) : 0;
     return true;
 }
 

@@ -601,6 +601,8 @@ void m_grant(struct model *m, const struct m_waiter *w, bool waited, struct lock
             if (!h->bound && w->ttl != 0) {
                 h->ttl = w->ttl;
                 h->renewed = m->stamp;
+                if (h->agent == 0)
+                    h->session_id = w->session_id;
                 m_effect_hold(m, LOCK_EFFECT_RENEWED, h);
             }
             if (waited)

@@ -492,6 +492,8 @@ static int renew(struct model *m, const struct lock_command *c, struct lock_resu
         if (own[i]->token == own[0]->token) {
             own[i]->ttl = ttl;
             own[i]->renewed = m->stamp;
+            if (own[i]->agent == 0)
+                own[i]->session_id = c->session_id;
         }
     }
     m_effect_hold(m, LOCK_EFFECT_RENEWED, own[0]);
@@ -818,13 +820,16 @@ static int session_open(struct model *m, const struct lock_command *c, struct lo
             return LOCK_LIMIT;
     }
     struct m_session *s = calloc(1, sizeof *s);
-    s->id = m->next_session++;
+    s->id = (c->agent & 0x7fffff) << 40 | m->next_session++;
     s->ttl = c->ttl_ms;
     s->opened = m->stamp;
     s->deadline = m_after(m->stamp, s->ttl);
     s->host = text_of(c->host);
     assert(m->n_sessions < M_SESSION_MAX);
-    m->sessions[m->n_sessions++] = s;
+    unsigned at = m->n_sessions++;
+    for (; at > 0 && m->sessions[at - 1]->id > s->id; at--)
+        m->sessions[at] = m->sessions[at - 1];
+    m->sessions[at] = s;
     r->session_id = s->id;
     r->deadline_ns = s->deadline;
     r->ttl_ms = s->ttl;
