@@ -13,12 +13,11 @@
 #define PEERS_USER_TIMEOUT_MS 5000u
 #define PEERS_HELLO_BYTES_MAX 4096u
 #define PEERS_STRANGERS_MAX   256u /* First seen as no members; each is remembered for good. */
-* /
-#define PEERS_STRANGERS_LINKS 8u /* Of them linked to at once: room is left for members. */
+#define PEERS_STRANGERS_LINKS 8u   /* Of them linked to at once: room is left for members. */
 #define PEERS_TOLD            16u
 #define PEERS_TOLD_MS         10000u /* A refusal is logged again only then: dialling goes on. */
 
-    struct image_in;
+struct image_in;
 struct image_out;
 
 /* Our connection to another node: we send on it. */
