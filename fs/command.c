@@ -1,6 +1,6 @@
 #include "fs/command.h"
 
-#include "fs/duration.h"
+#include "raftstore/base/duration.h"
 #include "raftstore/wire/codes.h"
 
 #include <errno.h>

@@ -5,8 +5,8 @@
 
 #include "fs/act.h"
 #include "fs/attr.h"
-#include "fs/duration.h"
 #include "fs/show.h"
+#include "raftstore/base/duration.h"
 #include "raftstore/wire/codes.h"
 
 #include <errno.h>

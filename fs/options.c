@@ -1,6 +1,6 @@
 #include "fs/options.h"
 
-#include "fs/duration.h"
+#include "raftstore/base/duration.h"
 #include "raftstore/wire/codes.h"
 
 #include <errno.h>

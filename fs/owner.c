@@ -1,6 +1,6 @@
 #include "fs/owner.h"
 
-#include "fs/duration.h"
+#include "raftstore/base/duration.h"
 #include "raftstore/base/random.h"
 
 #include <fcntl.h>

@@ -37,7 +37,7 @@ static void durations_are_read(void **state)
         {"1m30", -EINVAL, 0},
         {"18446744073709551615", -EINVAL, 0},
         {"18446744073709551616ms", -EINVAL, 0},
-        {"18446744073709551615ms", 0, UINT64_MAX},
+        {"18446744073709551615ms", -EINVAL, 0},
         {"99999999999999999999999999s", -EINVAL, 0},
     };
     (void)state;

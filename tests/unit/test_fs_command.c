@@ -9,7 +9,7 @@
 #include <errno.h>
 
 #include "fs/command.h"
-#include "fs/duration.h"
+#include "raftstore/base/duration.h"
 
 static void test_commands(void **state)
 {

@@ -1,6 +1,7 @@
 #include "cli.h"
 
 #include "raftstore/base/clock.h"
+#include "raftstore/base/duration.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -20,59 +21,12 @@ int cli_fail(int code, const char *format, ...)
 
 int text_number(const char *text, uint64_t *ret_number)
 {
-    uint64_t value = 0;
-    if (*text == '\0')
-        return -EINVAL;
-    for (; *text != '\0'; text++) {
-        if (*text < '0' || *text > '9' || __builtin_mul_overflow(value, 10, &value) ||
-            __builtin_add_overflow(value, (uint64_t)(*text - '0'), &value))
-            return -EINVAL;
-    }
-    *ret_number = value;
-    return 0;
-}
-
-static const struct unit {
-    const char *name;
-    uint64_t ms;
-} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
-
-static const struct unit *find_unit(const char *text, size_t n)
-{
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
-        if (strlen(units[i].name) == n && memcmp(units[i].name, text, n) == 0)
-            return &units[i];
-    return NULL;
+    return number_parse(bytes_str(text), ret_number);
 }
 
 int text_duration(const char *text, uint64_t *ret_ms)
 {
-    static const char digits[] = "0123456789";
-    uint64_t total = 0, last_unit_ms = UINT64_MAX;
-    if (strlen(text) > 0 && strspn(text, digits) == strlen(text))
-        return text_number(text, &total) < 0 || __builtin_mul_overflow(total, 1000, ret_ms)
-                   ? -EINVAL
-                   : 0;
-    if (*text == '\0')
-        return -EINVAL;
-    while (*text != '\0') {
-        char number[24];
-        uint64_t value;
-        size_t n = strspn(text, digits);
-        size_t n_unit = strcspn(text + n, digits);
-        const struct unit *unit = find_unit(text + n, n_unit);
-        if (n == 0 || n >= sizeof number || unit == NULL || unit->ms >= last_unit_ms)
-            return -EINVAL;
-        memcpy(number, text, n);
-        number[n] = '\0';
-        if (text_number(number, &value) < 0 || __builtin_mul_overflow(value, unit->ms, &value) ||
-            __builtin_add_overflow(total, value, &total))
-            return -EINVAL;
-        last_unit_ms = unit->ms; /* Great ones first, each once: "1h30m". */
-        text += n + n_unit;
-    }
-    *ret_ms = total;
-    return 0;
+    return duration_parse(bytes_str(text), true, ret_ms);
 }
 
 const char *text_of_duration(uint64_t ms, char out[32])

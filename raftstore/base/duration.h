@@ -1,12 +1,13 @@
-/* Durations as people write them: "90s", "1500ms", "2m", "1h", "7d". */
-#ifndef HOLDFAST_FS_DURATION_H
-#define HOLDFAST_FS_DURATION_H
+/* Numbers and durations as people write them: "90s", "1500ms", "2m", "1h30m", "7d". */
+#ifndef HOLDFAST_BASE_DURATION_H
+#define HOLDFAST_BASE_DURATION_H
 
 #include "raftstore/base/bytes.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
-/* Parse a duration.
+/* Parse a duration: numbers with units, great ones first and each once.
  *
  * @bare_is_seconds: a number without a unit is taken as seconds; else it is no duration.
  *
