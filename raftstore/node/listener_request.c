@@ -127,10 +127,7 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
 {
     struct listener *l = c->listener;
     struct lock_command checked;
-    const Hf__Command *command =
-        (const Hf__Command *)pack_parse(&l->arena, &hf__command__descriptor, bytes);
-    if (command == NULL || !translate_op_is_client(command->op) ||
-        translate_command(command, &checked) < 0) {
+    if (translate_parse(&l->arena, bytes, &checked) < 0 || !translate_op_is_client(checked.op)) {
         fail_status(c, frame_id, REPLICA_BAD, NULL);
         return;
     }

@@ -1,6 +1,6 @@
 /* The packing of a LogEntry by hand: it is on the way of every command, and protobuf-c would
  * allocate twice for each. */
-#include "raftstore/node/replica_impl.h"
+#include "raftstore/node/replica_entry.h"
 
 #include <endian.h>
 #include <string.h>
@@ -135,8 +135,9 @@ static bool entry_command_parse(struct bytes inner, struct entry_command *ret)
 {
     const uint8_t *p = inner.data;
     const uint8_t *end = p + inner.size;
+    uint64_t delta = 0;
     while (p < end) {
-        uint64_t tag, delta = 0;
+        uint64_t tag;
         if (!varint_get(&p, end, &tag))
             return false;
         if (tag == TAG_BYTES) {
@@ -145,11 +146,11 @@ static bool entry_command_parse(struct bytes inner, struct entry_command *ret)
         } else if (tag == TAG_DELTA) {
             if (!varint_get(&p, end, &delta))
                 return false;
-            ret->stamp_ns += delta;
         } else if (!field_skip(&p, end, tag)) {
             return false;
         }
     }
+    ret->stamp_ns += delta;
     return true;
 }
 
@@ -161,7 +162,7 @@ int entry_next(struct entry_reader *reader, struct entry_command *ret)
         if (!varint_get(&reader->p, reader->end, &tag))
             return -1;
         if (tag != TAG_COMMAND) {
-            if (!field_skip(&reader->p, reader->end, tag))
+            if (tag == TAG_STAMP || !field_skip(&reader->p, reader->end, tag))
                 return -1;
             continue;
         }

@@ -20,6 +20,7 @@
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
 #include "raftstore/node/replica.h"
+#include "raftstore/node/replica_entry.h"
 #include "raftstore/node/replica_log.h"
 #include "raftstore/node/replica_rule.h"
 #include "raftstore/wire/pack.h"
@@ -334,28 +335,6 @@ enum guard_verdict guard_image(struct replica *r,
                                const char **ret_why);
 /* Is the core's configuration the one that the log says? */
 bool guard_configuration(struct replica *r);
-
-/* replica_entry.c */
-
-/* One command inside of a LogEntry. */
-struct entry_command {
-    struct bytes command;
-    uint64_t stamp_ns;
-};
-struct entry_reader {
-    const uint8_t *p, *end;
-    uint64_t stamp_ns; /* Of the entry. */
-};
-/* Return: false: malformed. */
-bool entry_open(struct entry_reader *reader, struct bytes data);
-/* Return: 1 a command, 0 the end, -1 malformed. */
-int entry_next(struct entry_reader *reader, struct entry_command *ret);
-/* Stamp of the last command of an entry; 0 when it is malformed. */
-uint64_t entry_last_stamp(struct bytes data);
-size_t entry_command_size(size_t command_size, uint64_t delta_ns);
-uint8_t *entry_put_head(uint8_t *p, uint64_t stamp_ns); /* 9 bytes. */
-uint8_t *entry_put_command(uint8_t *p, struct bytes command, uint64_t delta_ns);
-#define ENTRY_HEAD_BYTES 9u
 
 /* replica_propose.c */
 uint64_t propose_cluster_now_ns(const struct replica *r, uint64_t now_ns);

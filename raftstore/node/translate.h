@@ -5,6 +5,7 @@
 
 #include "raftstore/lock/lock.h"
 #include "raftstore/lock/view.h"
+#include "raftstore/wire/pack.h"
 
 #include "holdfast.pb-c.h"
 
@@ -13,6 +14,16 @@
  * Return: 0; -EINVAL for an unknown op or more than LOCK_PATHS_MAX paths (everything else is judged
  * by lock_step()). */
 int translate_command(const Hf__Command *command, struct lock_command *ret);
+
+/* The same from a packed Command, and cheaply; its bytes are borrowed from `in` or from the arena.
+ *
+ * Return: 0; -EINVAL as above, or malformed. */
+int translate_parse(struct arena *a, struct bytes in, struct lock_command *ret);
+
+/* Its fast way: only for what has nothing out of the ordinary in it.
+ *
+ * Return: false: the bytes must be judged by protobuf-c; `ret` is undefined. */
+bool translate_parse_plain(struct bytes in, struct lock_command *ret);
 
 /* May a client send this op?  (TICK, TERM_START, NODE_INFO and EPOCH are the nodes' own.) */
 bool translate_op_is_client(uint32_t op);
