@@ -11,6 +11,7 @@
 #include "raftstore/node/apply.h"
 #include "raftstore/node/image_internal.h"
 #include "raftstore/node/store_sql.h"
+#include "raftstore/node/wakeup.h"
 
 #define BATCH_BYTES (256u * 1024u) /* Entries that gather before the thread runs. */
 
@@ -35,7 +36,7 @@ STAILQ_HEAD(jobs, job);
 
 struct shadow {
     struct shadow_config config;
-    uv_async_t *async; /* Freed by its own close callback. */
+    struct wakeup *wakeup; /* Of the loop, by the thread. */
     pthread_t thread;
     struct lock_table *table; /* The thread's. */
     struct arena arena;       /* The thread's. */
@@ -83,7 +84,7 @@ static void answer(struct shadow *s, struct job *j)
     pthread_mutex_lock(&s->mutex);
     STAILQ_INSERT_TAIL(&s->answers, j, link);
     pthread_mutex_unlock(&s->mutex);
-    (void)uv_async_send(s->async);
+    wakeup_send(s->wakeup);
 }
 
 static void do_snapshot(struct shadow *s, struct job *j)
@@ -199,11 +200,9 @@ static void *thread_run(void *arg)
 }
 
 /* On the loop. A callback must not stop the shadow. */
-static void on_async(uv_async_t *handle)
+static void on_wakeup(void *arg)
 {
-    struct shadow *s = handle->data;
-    if (s == NULL)
-        return;
+    struct shadow *s = arg;
     struct jobs answers = STAILQ_HEAD_INITIALIZER(answers);
     pthread_mutex_lock(&s->mutex);
     STAILQ_CONCAT(&answers, &s->answers);
@@ -222,11 +221,6 @@ static void on_async(uv_async_t *handle)
     }
 }
 
-static void on_async_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
-
 static void shadow_free(struct shadow *s)
 {
     while (!STAILQ_EMPTY(&s->jobs)) {
@@ -239,10 +233,7 @@ static void shadow_free(struct shadow *s)
         STAILQ_REMOVE_HEAD(&s->answers, link);
         job_free(j);
     }
-    if (s->async != NULL) {
-        s->async->data = NULL;
-        uv_close((uv_handle_t *)s->async, on_async_closed);
-    }
+    wakeup_free(s->wakeup);
     lock_table_free(s->table);
     arena_deinit(&s->arena);
     pthread_cond_destroy(&s->wake);
@@ -265,15 +256,9 @@ static struct shadow *shadow_new(const struct shadow_config *config)
 /* The handle and the thread. */
 static int start(struct shadow *s, char **ret_sentence)
 {
-    uv_async_t *async = xcalloc(1, sizeof *async);
-    int error = uv_async_init(s->config.loop, async, on_async);
-    if (error != 0) {
-        free(async);
-    } else {
-        s->async = async;
-        async->data = s;
+    int error = wakeup_new(s->config.loop, on_wakeup, s, &s->wakeup);
+    if (error == 0)
         error = -pthread_create(&s->thread, NULL, thread_run, s);
-    }
     return error == 0 ? 0 : fail_with(error, "snapshots", "can't be started", ret_sentence);
 }
 

@@ -37,7 +37,7 @@ void store_fail(struct store *s, char *sentence)
     pthread_cond_broadcast(&s->writer_reply);
     pthread_mutex_unlock(&s->mutex);
     if (first)
-        (void)uv_async_send(s->async);
+        wakeup_send(s->wakeup);
     else
         free(sentence);
 }
@@ -59,10 +59,10 @@ static void take_done(struct store *s, struct store_done *d)
 
 /* On the loop: deliver what the threads have reported. A callback must not close the store; it may
  * do anything else. */
-static void on_async(uv_async_t *handle)
+static void on_wakeup(void *arg)
 {
-    struct store *s = handle->data;
-    if (s == NULL || s->failure_reported)
+    struct store *s = arg;
+    if (s->failure_reported)
         return;
     struct store_dones dones = STAILQ_HEAD_INITIALIZER(dones);
     pthread_mutex_lock(&s->mutex);
@@ -83,11 +83,6 @@ static void on_async(uv_async_t *handle)
         s->failure_reported = true;
         s->config.on_failed(s->config.arg, failure);
     }
-}
-
-static void on_async_closed(uv_handle_t *handle)
-{
-    free(handle);
 }
 
 static struct store *store_new(const struct store_config *config)
@@ -129,10 +124,7 @@ static void store_free(struct store *s)
     free(s->image_path);
     free(s->peers);
     free(s->failure);
-    if (s->async != NULL) {
-        s->async->data = NULL;
-        uv_close((uv_handle_t *)s->async, on_async_closed);
-    }
+    wakeup_free(s->wakeup);
     if (s->lock_fd >= 0)
         (void)close(s->lock_fd); /* Gives the lock up. */
     pthread_cond_destroy(&s->writer_reply);
@@ -172,15 +164,9 @@ int store_open(const struct store_config *config,
 {
     sql_configure();
     struct store *s = store_new(config);
-    uv_async_t *async = xcalloc(1, sizeof *async);
-    int error = uv_async_init(config->loop, async, on_async);
-    if (error != 0) {
-        free(async);
+    int error = wakeup_new(config->loop, on_wakeup, s, &s->wakeup);
+    if (error != 0)
         error = fail_with(error, s->directory, "can't be opened", ret_sentence);
-    } else {
-        s->async = async;
-        async->data = s;
-    }
     if (error == 0)
         error = files_lock_directory(s->directory, &s->lock_fd, ret_sentence);
     if (error == 0)

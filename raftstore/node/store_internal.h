@@ -10,6 +10,7 @@
 #include "raftstore/node/store.h"
 #include "raftstore/node/store_log.h"
 #include "raftstore/node/store_meta.h"
+#include "raftstore/node/wakeup.h"
 
 #include <pthread.h>
 #include <sys/queue.h>
@@ -82,7 +83,7 @@ struct store {
     int lock_fd;
     uint64_t incarnation;
     size_t wal_bytes;
-    uv_async_t *async; /* Freed by its own close callback. */
+    struct wakeup *wakeup; /* Of the loop, by the threads. */
 
     /* The loop's. */
     struct store_loaded loaded;

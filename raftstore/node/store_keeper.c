@@ -142,7 +142,7 @@ static int do_snapshot(struct store *s, struct store_job *job, char **ret_senten
     s->installed = true;
     pthread_cond_broadcast(&s->writer_reply);
     pthread_mutex_unlock(&s->mutex);
-    (void)uv_async_send(s->async);
+    wakeup_send(s->wakeup);
     return 0;
 }
 

@@ -103,7 +103,7 @@ static void publish(struct store *s, uint64_t ticket, unsigned n, uint64_t bytes
     s->n_bytes += bytes;
     pthread_mutex_unlock(&s->mutex);
     if (wake)
-        (void)uv_async_send(s->async);
+        wakeup_send(s->wakeup);
 }
 
 /* Does this write change anything that is stored at once? */
