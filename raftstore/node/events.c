@@ -57,14 +57,19 @@ struct events *events_new(void)
 
 /* The ring. -------------------------------------------------------------------------------- */
 
-static void drop_oldest(struct events *e)
+static struct chunk *take_oldest(struct events *e)
 {
     struct chunk *c = TAILQ_FIRST(&e->chunks);
     TAILQ_REMOVE(&e->chunks, c, link);
     e->lost_to = c->last_index;
     e->n_records -= c->n;
     e->bytes -= sizeof *c + c->room;
-    free(c);
+    return c;
+}
+
+static void drop_oldest(struct events *e)
+{
+    free(take_oldest(e));
 }
 
 void events_free(struct events *e)
@@ -92,20 +97,37 @@ void events_trim(struct events *e, uint64_t now_ms)
         drop_oldest(e);
 }
 
+/* Room for a new chunk, which a full ring makes by giving up its oldest.
+ *
+ * Return: the memory of the last one given up, to be used again: fresh pages cost more than all
+ * else here. */
+static struct chunk *make_room(struct events *e, size_t size)
+{
+    struct chunk *c = NULL;
+    while (!TAILQ_EMPTY(&e->chunks) &&
+           (e->bytes + size > EVENTS_BYTES_MAX || e->n_records >= EVENTS_RECORDS_MAX)) {
+        free(c);
+        c = take_oldest(e);
+    }
+    return c;
+}
+
 static struct chunk *chunk_for(struct events *e, size_t size)
 {
     struct chunk *c = TAILQ_LAST(&e->chunks, chunk_list);
     if (c != NULL && c->room - c->size >= size)
         return c;
     size_t room = size > CHUNK_BYTES ? size : CHUNK_BYTES;
-    c = xmalloc(sizeof *c + room);
+    c = make_room(e, sizeof *c + room);
+    if (c == NULL || c->room != room) {
+        free(c);
+        c = xmalloc(sizeof *c + room);
+    }
     c->room = room;
     c->size = 0;
     c->n = 0;
     TAILQ_INSERT_TAIL(&e->chunks, c, link);
     e->bytes += sizeof *c + room;
-    while (e->bytes > EVENTS_BYTES_MAX || e->n_records >= EVENTS_RECORDS_MAX)
-        drop_oldest(e);
     return c;
 }
 
