@@ -84,12 +84,13 @@ void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end
     waiters_refuse_converts(t, n, token, h_start);
 }
 
-/* News of a lease go to the session that renewed it last: the one that made it may have ended. */
+/* News of a lease go to the session that made it; once that has ended, to the one that renews. */
 void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t session_id)
 {
     const struct hold_extra *x = hold_extra(h);
     digest_hold(t, h, false);
-    if (x == NULL || x->agent == NULL) /* An agent is one of its session. */
+    if ((x == NULL || x->agent == NULL) && /* An agent is one of its session. */
+        session_find(t, h->session_id) == NULL)
         h->session_id = session_id;
     h->renewed_ns = t->stamp_ns;
     h->ttl_ms = (uint32_t)ttl_ms;

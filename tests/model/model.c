@@ -601,7 +601,7 @@ void m_grant(struct model *m, const struct m_waiter *w, bool waited, struct lock
             if (!h->bound && w->ttl != 0) {
                 h->ttl = w->ttl;
                 h->renewed = m->stamp;
-                if (h->agent == 0)
+                if (h->agent == 0 && m_session(m, h->session_id) == NULL)
                     h->session_id = w->session_id;
                 m_effect_hold(m, LOCK_EFFECT_RENEWED, h);
             }

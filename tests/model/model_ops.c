@@ -492,7 +492,7 @@ static int renew(struct model *m, const struct lock_command *c, struct lock_resu
         if (own[i]->token == own[0]->token) {
             own[i]->ttl = ttl;
             own[i]->renewed = m->stamp;
-            if (own[i]->agent == 0)
+            if (own[i]->agent == 0 && m_session(m, own[i]->session_id) == NULL)
                 own[i]->session_id = c->session_id;
         }
     }

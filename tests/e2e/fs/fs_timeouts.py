@@ -294,17 +294,20 @@ def test_handled_signals_do_not_disturb():
         try:
             poker = subprocess.Popen(["python3", "-c", "import os, time\nwhile os.getppid() == %d:\n    os.kill(%d, 10)\n"
                                       "    time.sleep(0.001)" % (pid, pid)])
-            end = time.monotonic() + 1.5
+            end = time.monotonic() + 10
             import ctypes  # pylint: disable=import-outside-toplevel
             libc = ctypes.CDLL(None, use_errno=True)
-            n = 0
-            while time.monotonic() < end:
+            n = 0  # Undisturbed cycles: a stall of the machine may cost some of them.
+            while n < 50 and time.monotonic() < end:
                 fd = libc.open(p.encode(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-                assert fd >= 0, errno.errorcode[ctypes.get_errno()]
-                libc.close(fd)
-                assert libc.unlink(p.encode()) == 0, errno.errorcode[ctypes.get_errno()]
-                n += 1
-            assert n > 20 and count[0] > 20
+                if fd >= 0:
+                    libc.close(fd)
+                    if libc.unlink(p.encode()) == 0:
+                        n += 1
+                        continue
+                assert ctypes.get_errno() == errno.EINTR, errno.errorcode[ctypes.get_errno()]
+                wait_until(lambda: not os.path.exists(p), 5)  # What it did is undone.
+            assert n == 50 and count[0] > 20, (n, count[0])
         finally:
             if poker is not None:
                 poker.kill()
