@@ -298,7 +298,7 @@ def test_handled_signals_do_not_disturb():
             import ctypes  # pylint: disable=import-outside-toplevel
             libc = ctypes.CDLL(None, use_errno=True)
             n = 0  # Undisturbed cycles: a stall of the machine may cost some of them.
-            while n < 50 and time.monotonic() < end:
+            while (n < 50 or count[0] <= 20) and time.monotonic() < end:
                 fd = libc.open(p.encode(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
                 if fd >= 0:
                     libc.close(fd)
@@ -307,7 +307,7 @@ def test_handled_signals_do_not_disturb():
                         continue
                 assert ctypes.get_errno() == errno.EINTR, errno.errorcode[ctypes.get_errno()]
                 wait_until(lambda: not os.path.exists(p), 5)  # What it did is undone.
-            assert n == 50 and count[0] > 20, (n, count[0])
+            assert n >= 50 and count[0] > 20, (n, count[0])
         finally:
             if poker is not None:
                 poker.kill()
