@@ -139,8 +139,12 @@ static int do_snapshot(struct store *s, struct store_job *job, char **ret_senten
     job->snapshot = NULL;
     pthread_mutex_lock(&s->mutex);
     STAILQ_INSERT_TAIL(&s->dones, done, link);
-    s->installed = true;
-    pthread_cond_broadcast(&s->writer_reply);
+    /* The writer may be waiting for an image already that is queued behind a plain snapshot. Were
+     * it let go by that, its new file would count beside the log that the image replaces. */
+    if (job->type == JOB_INSTALL) {
+        s->installed = true;
+        pthread_cond_broadcast(&s->writer_reply);
+    }
     pthread_mutex_unlock(&s->mutex);
     wakeup_send(s->wakeup);
     return 0;

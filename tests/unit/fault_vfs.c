@@ -31,6 +31,9 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static sqlite3_vfs vfs, *real_vfs;
 static unsigned count, fail_at;
 static int code_write, code_sync;
+static const char *held_suffix; /* NULL = no file's syncs are held. */
+static unsigned n_held, n_pass; /* Syncs that wait, and how many of them may go on. */
+static pthread_cond_t held_changed = PTHREAD_COND_INITIALIZER;
 static bool tracking;
 static struct change *changes; /* The newest first. */
 
@@ -84,10 +87,31 @@ static int fault_write(sqlite3_file *file, const void *data, int size, sqlite3_i
     return rc;
 }
 
+static bool is_held(const char *path)
+{
+    size_t n = strlen(path), m = held_suffix != NULL ? strlen(held_suffix) : 0;
+    return m > 0 && n >= m && strcmp(path + n - m, held_suffix) == 0;
+}
+
+/* Under the mutex, which is given up meanwhile. */
+static void wait_if_held(const char *path)
+{
+    if (!is_held(path))
+        return;
+    n_held++;
+    pthread_cond_broadcast(&held_changed);
+    while (is_held(path) && n_pass == 0)
+        pthread_cond_wait(&held_changed, &mutex);
+    n_held--;
+    if (n_pass > 0)
+        n_pass--;
+}
+
 static int fault_sync(sqlite3_file *file, int flags)
 {
     struct fault_file *f = of(file);
     pthread_mutex_lock(&mutex);
+    wait_if_held(f->path);
     int rc = fails() ? code_sync : SQLITE_OK;
     if (rc == SQLITE_OK)
         rc = f->real->pMethods->xSync(f->real, flags);
@@ -218,6 +242,31 @@ unsigned fault_vfs_count(void)
     unsigned n = count;
     pthread_mutex_unlock(&mutex);
     return n;
+}
+
+void fault_vfs_hold(const char *suffix)
+{
+    pthread_mutex_lock(&mutex);
+    held_suffix = suffix;
+    n_pass = 0;
+    pthread_cond_broadcast(&held_changed);
+    pthread_mutex_unlock(&mutex);
+}
+
+void fault_vfs_await_held(void)
+{
+    pthread_mutex_lock(&mutex);
+    while (n_held == 0 || n_pass > 0) /* The one let through is not the one waited for. */
+        pthread_cond_wait(&held_changed, &mutex);
+    pthread_mutex_unlock(&mutex);
+}
+
+void fault_vfs_pass(void)
+{
+    pthread_mutex_lock(&mutex);
+    n_pass++;
+    pthread_cond_broadcast(&held_changed);
+    pthread_mutex_unlock(&mutex);
 }
 
 void fault_vfs_track(void)

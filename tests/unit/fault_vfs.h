@@ -1,4 +1,5 @@
-/* A layer under SQLite that fails chosen writes and syncs, or forgets what was not synced. */
+/* A layer under SQLite that fails or delays chosen writes and syncs, or forgets what was not
+ * synced. */
 #ifndef HOLDFAST_TESTS_FAULT_VFS_H
 #define HOLDFAST_TESTS_FAULT_VFS_H
 
@@ -13,6 +14,12 @@ void fault_vfs_install(void);
 void fault_vfs_fail(unsigned nth, int write_code, int sync_code);
 bool fault_vfs_failed(void);    /* Has it come to that? */
 unsigned fault_vfs_count(void); /* Writes and syncs since the last fault_vfs_fail(). */
+
+/* From now on every sync of a file whose path ends so waits until it is let through; NULL = none
+ * does, and those that wait go on. */
+void fault_vfs_hold(const char *suffix);
+void fault_vfs_await_held(void); /* Until a sync waits. */
+void fault_vfs_pass(void);       /* Let the one that waits through. */
 
 /* From now on remember what each write replaced, until its file is synced. */
 void fault_vfs_track(void);
