@@ -36,7 +36,8 @@ static void sink_deliver(void *arg, struct bytes field)
     assert_true(e->index >= s->last_index); /* In order. */
     s->last_index = e->index;
     assert_true(e->path.len < sizeof s->last_path);
-    memcpy(s->last_path, e->path.data, e->path.len);
+    if (e->path.len > 0)
+        memcpy(s->last_path, e->path.data, e->path.len);
     s->last_path[e->path.len] = '\0';
     arena_deinit(&arena);
 }
