@@ -334,7 +334,8 @@ receive_entries(struct replica *r, const struct raft_message *whole, unsigned fr
     struct raft_message m = *whole;
     struct raft_append_entries *part = &m.append_entries;
     void *batch = NULL;
-    part->entries += from;
+    if (from > 0)
+        part->entries += from;
     part->n_entries = to - from;
     if (from > 0) {
         part->prev_log_index += from;
