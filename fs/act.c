@@ -3,6 +3,7 @@
 #include "fs/ask.h"
 #include "fs/attr.h"
 #include "fs/errno_table.h"
+#include "fs/locking.h"
 #include "fs/show.h"
 #include "raftstore/base/log.h"
 #include "raftstore/wire/codes.h"
@@ -18,6 +19,8 @@ static void act_done(struct act *a, int error)
     op_reply_errno(&a->op, error); /* Does nothing where on_done() has answered. */
     if (a->hold != NULL)
         hold_unref(a->hold);
+    if (a->locker != NULL)
+        locker_unref(a->locker);
     buf_deinit(&a->note);
     free(a->path);
     free(a);
@@ -136,6 +139,8 @@ static void act_send(struct act *a)
     command.paths = &path;
     command.n_paths = 1;
     command.token = a->token;
+    if (a->locker != NULL && a->token == 0)
+        command.owner = pack_binary(bytes_str(a->locker->text));
     command.ttl_ms = a->command.ttl_ms;
     command.note = pack_binary(bytes_of(a->note.data, a->note.size));
     struct hold *h = act_hold(a);
@@ -254,12 +259,43 @@ static void act_by_handle(struct act *a, struct hold *h)
     act_send(a);
 }
 
+/* A flock or fcntl lock of this mount.  It needs no renewal: the session keeps it. */
+static void act_by_locker(struct act *a, struct locker *l)
+{
+    struct locker *other;
+    a->locker = l;
+    locker_ref(l);
+    if (!locker_check(l)) {
+        act_done(a, ESTALE);
+    } else if (a->command.verb == COMMAND_NOTE) {
+        a->by_handle = true;
+        a->token = l->token;
+        act_send(a);
+    } else if (a->command.verb != COMMAND_RELEASE) {
+        act_done(a, 0);
+    } else {
+        /* As unlink(2) of a local file does: the name is free, whoever has the old one open. */
+        uid_t uid = a->op.caller.uid;
+        held_set(&l->held, 0, HELD_END, HELD_NONE);
+        while ((other = locker_find_authorised(a->op.fs, a->path, uid, &a->lineage)) != NULL)
+            locking_release(other);
+        act_send(a); /* May end it. */
+        locker_rename(l);
+    }
+}
+
 /* By the process: on the hold that stands at the path now. */
 static void act_by_process(struct act *a)
 {
     struct fs *fs = a->op.fs;
     struct hold *h = holds_find_live(&fs->holds, a->path);
     op_lineage(&a->op, &a->lineage);
+    struct locker *l =
+        h == NULL ? locker_find_authorised(fs, a->path, a->op.caller.uid, &a->lineage) : NULL;
+    if (l != NULL) {
+        act_by_locker(a, l);
+        return;
+    }
     if (h == NULL) {
         act_show(a);
         return;
@@ -294,6 +330,9 @@ void act_start(fuse_req_t req,
         act_by_token(a);
     } else if (handle != NULL && handle->hold != NULL) {
         act_by_handle(a, handle->hold);
+    } else if (handle != NULL && locker_of_handle(handle) != NULL) {
+        op_lineage(&a->op, &a->lineage);
+        act_by_locker(a, locker_of_handle(handle));
     } else {
         act_by_process(a);
     }

@@ -8,6 +8,7 @@
 
 #include "fs/command.h"
 #include "fs/handle.h"
+#include "fs/locker.h"
 #include "fs/op.h"
 
 struct act {
@@ -15,6 +16,7 @@ struct act {
     char *path; /* Owned. */
     struct command command;
     struct buf note;        /* The command's note, copied. */
+    struct locker *locker;  /* That is acted on, with a reference: a flock or fcntl lock of ours. */
     struct hold *hold;      /* That is acted on, with a reference; NULL: not known here (yet). */
     uint64_t token;         /* Of the hold that is acted on. */
     bool by_handle;         /* By the descriptor that acquired. */

@@ -1,5 +1,6 @@
 #include "fs/attr.h"
 
+#include "fs/locker.h"
 #include "raftstore/wire/codes.h"
 
 #include <errno.h>
@@ -47,6 +48,14 @@ void attr_inode(const struct inode *inode, struct stat *ret_stat)
     *ret_stat = st;
 }
 
+bool attr_inode_locked(struct fs *fs, const struct inode *inode, struct stat *ret_stat)
+{
+    if (inode->kind != INODE_HOLD || !lockers_on_inode(fs, inode))
+        return false;
+    attr_inode(lock_file_find(fs, inode->path)->inode, ret_stat);
+    return true;
+}
+
 double attr_timeout_s(const struct fs *fs, const struct inode *inode)
 {
     if (inode->kind == INODE_DIRECTORY)
@@ -66,7 +75,8 @@ int attr_entry(struct fs *fs,
         inode = inode_directory(&fs->inodes, node->directory_id, path);
         attr_update_directory(inode, node);
     } else if (hold != NULL) {
-        inode = inode_hold(&fs->inodes, hold->token, path);
+        inode = hold->session_bound ? inode_free_lock(&fs->inodes, path)
+                                    : inode_hold(&fs->inodes, hold->token, path);
         attr_update_hold(inode, hold);
     } else {
         return -ENOENT;

@@ -30,6 +30,12 @@ int attr_entry(struct fs *fs,
 /* Attributes of an inode as last told. */
 void attr_inode(const struct inode *inode, struct stat *ret_stat);
 
+/* Of the file of a lease that has ended, on which a lock was taken since: it is what stands at the
+ * path now, and fstat(2) of it has to say so.
+ *
+ * Return: false: that is not how it is. */
+bool attr_inode_locked(struct fs *fs, const struct inode *inode, struct stat *ret_stat);
+
 /* For how long the kernel may keep them. */
 double attr_timeout_s(const struct fs *fs, const struct inode *inode);
 

@@ -89,7 +89,7 @@ static void daemon_stop(struct daemon *d)
     for (size_t i = 0; i < sizeof d->signals / sizeof d->signals[0]; i++)
         uv_close((uv_handle_t *)&d->signals[i], NULL);
     uv_close((uv_handle_t *)&d->retry, NULL);
-    holds_close(&d->fs.holds);
+    fs_close(&d->fs);
     if (d->client != NULL)
         client_close(d->client, CLOSE_GRACE_MS, on_client_closed, d);
     else
@@ -159,6 +159,8 @@ static void on_session(void *arg, enum client_session_event event)
     if (event == CLIENT_SESSION_OPENED && d->had_session && !d->stopping)
         fs_on_gap(&d->fs); /* News of the old session's leases went to that one. */
     d->had_session = true;
+    if (!d->stopping)
+        fs_on_session(&d->fs, event);
     LOG_INFO("session", "event=\"%s\" id=%llu", names[event], (unsigned long long)info.session_id);
 }
 

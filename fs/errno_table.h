@@ -14,6 +14,7 @@ enum errno_context {
     ERRNO_MKDIR,
     ERRNO_RMDIR,
     ERRNO_DIRECTORY, /* Attributes and entries of directories. */
+    ERRNO_LOCK,      /* flock, fcntl. */
     ERRNO_CONTEXTS,
 };
 

@@ -2,6 +2,8 @@
 
 #include "fs/ask.h"
 #include "fs/handle.h"
+#include "fs/locking.h"
+#include "fs/loss.h"
 #include "fs/ops.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
@@ -66,6 +68,11 @@ static void on_keeper_gone(void *arg, struct hold *h)
     ask_release(fs, h->at->path, h->token);
 }
 
+static void on_lease_lost(void *arg, struct hold *h)
+{
+    loss_lease(arg, h);
+}
+
 void fs_init(struct fs *fs,
              uv_loop_t *loop,
              const struct options *options,
@@ -77,6 +84,7 @@ void fs_init(struct fs *fs,
     inode_table_init(&fs->inodes);
     owner_namer_init(&fs->namer, host);
     holds_init(&fs->holds, loop, fs->processes, on_keeper_gone, fs);
+    fs->holds.on_lost = on_lease_lost;
 }
 
 void fs_set_client(struct fs *fs, struct client *client)
@@ -88,6 +96,7 @@ void fs_set_client(struct fs *fs, struct client *client)
 void fs_deinit(struct fs *fs)
 {
     handle_free_all(fs);
+    free(fs->frozen);
     ops_readdir_free_all(fs);
     holds_deinit(&fs->holds);
     inode_table_deinit(&fs->inodes);
@@ -97,8 +106,10 @@ void fs_deinit(struct fs *fs)
 void fs_on_event(struct fs *fs, const Hf__Event *event)
 {
     struct hold *h = holds_find(&fs->holds, event->token);
-    if (h == NULL)
+    if (h == NULL) {
+        loss_event(fs, event);
         return;
+    }
     if (event->type == WIRE_EFFECT_ENDED) {
         bool lost = event->code != WIRE_CODE_RELEASED;
         if (lost && h->state == HOLD_LIVE)
@@ -139,9 +150,22 @@ static void on_gap_answer(void *arg, const struct client_reply *reply)
     free(g);
 }
 
+void fs_on_session(struct fs *fs, enum client_session_event event)
+{
+    loss_session(fs, event);
+}
+
+void fs_close(struct fs *fs)
+{
+    loss_close(fs);
+    locking_close(fs);
+    holds_close(&fs->holds);
+}
+
 void fs_on_gap(struct fs *fs)
 {
     struct hold *h, *next;
+    loss_gap(fs);
     HASH_ITER(hh, fs->holds.by_token, h, next)
     {
         if (h->state != HOLD_LIVE)

@@ -11,13 +11,16 @@
 #include "fs/process.h"
 #include "raftstore/client/client.h"
 
+#include <bsd/sys/queue.h>
 #include <fuse_lowlevel.h>
-#include <sys/queue.h>
 
 struct handle;
 struct dir_handle;
 LIST_HEAD(handle_list, handle);
+struct locker;
+struct lock_file;
 LIST_HEAD(dir_handle_list, dir_handle);
+LIST_HEAD(locker_list, locker);
 
 struct fs {
     uv_loop_t *loop;
@@ -29,7 +32,12 @@ struct fs {
     struct process_table *processes;
     struct handle_list handles; /* Open files, to be freed with the mount. */
     struct dir_handle_list dir_handles;
+    struct lock_file *lock_files; /* uthash: paths with flock and fcntl locks of ours. */
+    uint64_t n_lockers_made;
     struct owner_namer namer;
+    struct process_id *frozen; /* Stopped by lost=freeze; owned. */
+    size_t n_frozen;
+    struct process_id signaled; /* Who got the last signal for a lost lock. */
     bool failed;                /* The embedded store can't go on: everything is EIO. */
     void (*on_init)(void *arg); /* The kernel has said hello: the mount is usable. */
     void *arg;
@@ -48,6 +56,12 @@ void fs_deinit(struct fs *fs);
 
 /* The client's events: what happened to holds of our session. */
 void fs_on_event(struct fs *fs, const Hf__Event *event);
+
+/* What became of our session. */
+void fs_on_session(struct fs *fs, enum client_session_event event);
+
+/* The mount ends; before the client is closed. */
+void fs_close(struct fs *fs);
 
 /* Events were missed: ask for every hold that we think we have. */
 void fs_on_gap(struct fs *fs);

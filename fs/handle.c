@@ -1,11 +1,15 @@
 #include "fs/handle.h"
 
+#include "fs/locker.h"
+
 #include <stdlib.h>
 
 struct handle *handle_new(struct fs *fs, struct inode *inode, struct hold *hold)
 {
     struct handle *h = xcalloc(1, sizeof *h);
     h->n_refs = 1;
+    h->fs = fs;
+    LIST_INIT(&h->lockers);
     h->inode = inode;
     inode_ref(inode);
     h->hold = hold;
@@ -35,11 +39,21 @@ void handle_unref(struct fs *fs, struct handle *h)
 void handle_free_all(struct fs *fs)
 {
     struct handle *h;
-    while ((h = LIST_FIRST(&fs->handles)) != NULL)
+    while ((h = LIST_FIRST(&fs->handles)) != NULL) {
+        lockers_forget(h);
         handle_unref(fs, h); /* Requests are all answered: the last reference is the kernel's. */
+    }
 }
 
 bool handle_lost(const struct handle *h)
 {
-    return h->hold != NULL && !hold_is_live(h->hold);
+    struct locker *l;
+    if (h->lost || (h->hold != NULL && !hold_is_live(h->hold)))
+        return true;
+    LIST_FOREACH(l, &h->lockers, in_handle)
+    {
+        if (locker_holds(l) && !locker_check(l))
+            return true;
+    }
+    return false;
 }

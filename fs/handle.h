@@ -7,11 +7,14 @@
 
 struct handle {
     unsigned n_refs;
-    struct inode *inode;     /* With a reference. */
-    struct hold *hold;       /* That this open acquired (with a reference); NULL: none. */
-    struct buf report;       /* What reads at offsets behind 0 see: taken by the read at 0. */
-    bool has_report;         /* It was taken. */
-    LIST_ENTRY(handle) link; /* Of fs.handles. */
+    struct fs *fs;
+    struct inode *inode;        /* With a reference. */
+    struct hold *hold;          /* That this open acquired (with a reference); NULL: none. */
+    struct buf report;          /* What reads at offsets behind 0 see: taken by the read at 0. */
+    bool has_report;            /* It was taken. */
+    bool lost;                  /* A lock that was taken through it was lost: ESTALE for ever. */
+    struct locker_list lockers; /* flock and fcntl locks that were taken through it first. */
+    LIST_ENTRY(handle) link;    /* Of fs.handles. */
 };
 
 /* @inode, @hold (may be NULL): take a reference each. */
@@ -30,7 +33,8 @@ static inline struct handle *handle_of(const struct fuse_file_info *fi)
     return fi != NULL ? (struct handle *)(uintptr_t)fi->fh : NULL;
 }
 
-/* Did this open acquire a hold that has ended since? */
+/* Did this open acquire a hold, or take a lock, that was lost since?  If a session's lock was, the
+ * program counts as told. */
 bool handle_lost(const struct handle *h);
 
 #endif

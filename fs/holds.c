@@ -224,16 +224,7 @@ bool holds_authorised(struct hold_table *t,
                       uid_t uid,
                       const struct lineage *caller)
 {
-    if (uid != h->uid)
-        return false;
-    for (unsigned i = 0; i < h->n_heirs; i++) {
-        /* An ancestor of the caller lives: the caller would have another one else. */
-        if (lineage_contains(caller, h->heirs[i]))
-            return true;
-        if (process_alive(t->processes, h->heirs[i]))
-            return false;
-    }
-    return false;
+    return uid == h->uid && heirs_authorise(t->processes, h->heirs, h->n_heirs, caller);
 }
 
 bool holds_remembered(struct hold_table *t,
@@ -287,6 +278,8 @@ void holds_ended(struct hold *h, bool lost)
         return;
     h->state = HOLD_ENDED;
     h->lost = lost;
+    if (lost && h->table->on_lost != NULL)
+        h->table->on_lost(h->table->arg, h);
     hold_unkeep(h);
     client_lease_free(h->lease);
     h->lease = NULL;
@@ -364,10 +357,7 @@ int holds_keep(struct hold *h, struct process_id process)
 
 struct process_id holds_heir(struct hold_table *t, const struct hold *h)
 {
-    for (unsigned i = 0; i < h->n_heirs; i++)
-        if (process_alive(t->processes, h->heirs[i]))
-            return h->heirs[i];
-    return (struct process_id){0, 0};
+    return heirs_living(t->processes, h->heirs, h->n_heirs);
 }
 
 void hold_ref(struct hold *h)

@@ -12,7 +12,7 @@
 #include "fs/process.h"
 #include "raftstore/client/lease.h"
 
-#include <sys/queue.h>
+#include <bsd/sys/queue.h>
 #include <sys/types.h>
 #include <uthash.h>
 
@@ -64,6 +64,7 @@ struct hold_table {
     uv_loop_t *loop;
     struct process_table *processes;
     void (*on_keeper_gone)(void *arg, struct hold *h); /* The process of a kept hold has ended. */
+    void (*on_lost)(void *arg, struct hold *h); /* One was lost; NULL: nobody wants to know. */
     void *arg;
 };
 

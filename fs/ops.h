@@ -61,6 +61,8 @@ void ops_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op
 void ops_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 void ops_setlk(
     fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
+
+/* ops_refused.c */
 void ops_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, const char *name);
 void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name);
 void ops_rename(fuse_req_t req,

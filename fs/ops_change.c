@@ -3,6 +3,7 @@
 
 #include "fs/act.h"
 #include "fs/attr.h"
+#include "fs/locker.h"
 #include "fs/path.h"
 
 #include <errno.h>
@@ -55,7 +56,9 @@ static int truncate_error(fuse_req_t req, const struct inode *inode, const struc
     struct lineage lineage;
     if (handle != NULL && handle->hold != NULL)
         return handle_lost(handle) ? ESTALE : 0;
-    if (inode->kind == INODE_FREE)
+    if (handle != NULL && handle_lost(handle))
+        return ESTALE;
+    if (inode->kind == INODE_FREE || (handle != NULL && locker_of_handle(handle) != NULL))
         return 0;
     const struct hold *h = holds_find(&fs->holds, inode->id);
     struct process_id process = process_of_thread(fs->processes, (uint32_t)caller->pid);
@@ -70,7 +73,7 @@ void ops_setattr(
     const int times = FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW |
                       FUSE_SET_ATTR_MTIME_NOW;
     struct inode *inode = inode_get(&op_fs(req)->inodes, ino);
-    const struct handle *handle = handle_of(fi);
+    struct handle *handle = handle_of(fi);
     struct command renew = {.verb = COMMAND_RENEW};
     int error = 0;
     if (inode == NULL) {

@@ -97,5 +97,9 @@ void ops_write(fuse_req_t req,
         (void)fuse_reply_err(req, handle_lost(handle) ? ESTALE : -r);
         return;
     }
+    if (handle->lost) {
+        (void)fuse_reply_err(req, ESTALE);
+        return;
+    }
     act_start(req, handle->inode->path, handle, &command, size, on_written);
 }

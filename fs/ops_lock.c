@@ -1,74 +1,139 @@
-/* What comes with the next step: flock and fcntl locks, and the link, symlink and rename idioms.
- *
- * The lock operations are there, and refuse: without them the kernel would take the locks on this
- * host alone, and two hosts would both believe that they hold one. */
+/* FLOCK, SETLK, GETLK. */
 #include "fs/ops.h"
 
+#include "fs/locking.h"
+#include "fs/show.h"
+#include "raftstore/wire/codes.h"
+#include "raftstore/wire/pack.h"
+
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
 
 void ops_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 {
+    struct lock_want want = {
+        .kind = LOCKER_FLOCK,
+        .mode = (op & LOCK_EX) != 0   ? HELD_EXCLUSIVE
+                : (op & LOCK_SH) != 0 ? HELD_SHARED
+                                      : HELD_NONE,
+        .sleep = (op & LOCK_NB) == 0,
+        .end = HELD_END,
+    };
     (void)ino;
-    (void)fi;
-    (void)op;
-    (void)fuse_reply_err(req, ENOLCK);
+    locking_start(req, handle_of(fi), fi->lock_owner, &want);
 }
 
-void ops_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
+/* libfuse has made the range absolute; a length of 0 means: to the end. */
+static struct lock_want want_of(const struct flock *lock)
 {
-    (void)ino;
-    (void)fi;
-    (void)lock;
-    (void)fuse_reply_err(req, ENOLCK);
+    return (struct lock_want){
+        .kind = LOCKER_FCNTL,
+        .mode = lock->l_type == F_WRLCK   ? HELD_EXCLUSIVE
+                : lock->l_type == F_RDLCK ? HELD_SHARED
+                                          : HELD_NONE,
+        .start = (uint64_t)lock->l_start,
+        .end = lock->l_len == 0 ? HELD_END : (uint64_t)lock->l_start + (uint64_t)lock->l_len - 1,
+        .pid = lock->l_pid > 0 ? (uint32_t)lock->l_pid : 0,
+    };
 }
 
 void ops_setlk(
     fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep)
 {
+    struct lock_want want = want_of(lock);
     (void)ino;
-    (void)fi;
-    (void)lock;
-    (void)sleep;
-    (void)fuse_reply_err(req, ENOLCK);
+    want.sleep = sleep != 0;
+    locking_start(req, handle_of(fi), fi->lock_owner, &want);
 }
 
-void ops_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, const char *name)
+struct getlk {
+    struct op op;
+    struct handle *handle; /* With a reference. */
+    uint64_t owner;        /* The kernel's. */
+    struct lock_want want;
+};
+
+/* Is this hold the caller's own? */
+static bool is_own(const struct locker *l, const Hf__Hold *h)
 {
-    (void)text;
-    (void)parent;
-    (void)name;
-    (void)fuse_reply_err(req, EPERM);
+    if (l == NULL)
+        return false;
+    if (l->adopted != NULL)
+        return l->adopted->token == h->token;
+    return bytes_equal(pack_bytes(h->owner), bytes_str(l->text));
 }
 
-void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+/* Process ids mean something on one host only: 0 for those of others. */
+static pid_t local_pid(const struct fs *fs, const Hf__Hold *h)
 {
+    struct buf prefix = BUF_INIT;
+    buf_printf(&prefix, "%s/%s/", fs->namer.host, fs->namer.boot);
+    bool here = h->owner.len > prefix.size && memcmp(h->owner.data, prefix.data, prefix.size) == 0;
+    buf_deinit(&prefix);
+    return here && h->pid <= INT32_MAX ? (pid_t)h->pid : 0;
+}
+
+static const Hf__Hold *find_conflict(const struct getlk *g, const Hf__Node *node)
+{
+    struct lock_file *f = lock_file_find(g->op.fs, g->handle->inode->path);
+    const struct locker *l = f != NULL ? locker_find(f, LOCKER_FCNTL, g->owner) : NULL;
+    const Hf__Hold *first = NULL;
+    for (size_t i = 0; i < node->n_holds; i++) {
+        const Hf__Hold *h = node->holds[i];
+        if (h->start > g->want.end || UINT64_MAX - h->end_inverted < g->want.start ||
+            (h->mode == WIRE_MODE_SHARED && g->want.mode == HELD_SHARED) || is_own(l, h))
+            continue;
+        if (first == NULL || h->start < first->start)
+            first = h;
+    }
+    return first;
+}
+
+static void on_getlk(void *arg, const struct client_reply *reply)
+{
+    struct getlk *g = arg;
+    struct fs *fs = g->op.fs;
+    int error;
+    const Hf__Node *node = show_node(reply, &error);
+    fuse_req_t request = op_take(&g->op);
+    if (request != NULL && node == NULL) {
+        (void)fuse_reply_err(request, error);
+    } else if (request != NULL) {
+        struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+        const Hf__Hold *h = find_conflict(g, node);
+        if (h != NULL) {
+            uint64_t end = UINT64_MAX - h->end_inverted;
+            lock.l_type = h->mode == WIRE_MODE_EXCLUSIVE ? F_WRLCK : F_RDLCK;
+            lock.l_start = (off_t)h->start;
+            lock.l_len = end >= INT64_MAX ? 0 : (off_t)(end - h->start + 1);
+            lock.l_pid = local_pid(fs, h);
+        }
+        (void)fuse_reply_lock(request, &lock);
+    }
+    handle_unref(fs, g->handle);
+    free(g);
+}
+
+void ops_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
+{
+    struct handle *h = handle_of(fi);
     (void)ino;
-    (void)new_parent;
-    (void)new_name;
-    (void)fuse_reply_err(req, EPERM);
-}
-
-void ops_rename(fuse_req_t req,
-                fuse_ino_t parent,
-                const char *name,
-                fuse_ino_t new_parent,
-                const char *new_name,
-                unsigned flags)
-{
-    (void)parent;
-    (void)name;
-    (void)new_parent;
-    (void)new_name;
-    (void)flags;
-    (void)fuse_reply_err(req, EPERM);
-}
-
-/* Devices, sockets and pipes are no locks.  (Regular files come as CREATE.) */
-void ops_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
-{
-    (void)parent;
-    (void)name;
-    (void)mode;
-    (void)device;
-    (void)fuse_reply_err(req, EPERM);
+    if (handle_lost(h)) {
+        (void)fuse_reply_err(req, ESTALE);
+        return;
+    }
+    struct getlk *g = xcalloc(1, sizeof *g);
+    op_init(&g->op, req, NULL);
+    g->handle = h;
+    handle_ref(h);
+    g->owner = fi->lock_owner;
+    g->want = want_of(lock);
+    int error = show_path(&g->op, h->inode->path, on_getlk, g);
+    if (error == 0)
+        return;
+    op_reply_errno(&g->op, error);
+    handle_unref(g->op.fs, h);
+    free(g);
 }

@@ -88,10 +88,12 @@ struct getattr {
 static void getattr_done(struct getattr *g, int error, nlink_t n_links)
 {
     fuse_req_t request = op_take(&g->op);
+    struct stat st;
     if (request != NULL && error != 0) {
         (void)fuse_reply_err(request, error);
+    } else if (request != NULL && n_links == 0 && attr_inode_locked(g->op.fs, g->inode, &st)) {
+        (void)fuse_reply_attr(request, &st, 0);
     } else if (request != NULL) {
-        struct stat st;
         attr_inode(g->inode, &st);
         st.st_nlink = n_links;
         (void)fuse_reply_attr(request, &st, n_links > 0 ? attr_timeout_s(g->op.fs, g->inode) : 0);

@@ -7,6 +7,7 @@
 #include "fs/attr.h"
 #include "fs/errno_table.h"
 #include "fs/handle.h"
+#include "fs/locking.h"
 #include "fs/op.h"
 #include "fs/path.h"
 #include "raftstore/base/log.h"
@@ -197,18 +198,21 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         handle_unref(fs, handle);
 }
 
-/* Answered at once: exit() of the caller hangs on it. */
+/* A close() drops the process's fcntl locks on the file, whichever descriptor it was (POSIX).
+ * Answered at once: exit() of the caller hangs on it. */
 void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    (void)fi;
+    if (op_fs(req)->lock_files != NULL)
+        locking_flush(op_fs(req), handle_of(fi)->inode->path, fi->lock_owner);
     (void)fuse_reply_err(req, 0);
 }
 
-/* The lease outlives the descriptor. */
+/* The lease outlives the descriptor; its locks don't. */
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
+    locking_release_handle(handle_of(fi));
     handle_unref(op_fs(req), handle_of(fi));
     (void)fuse_reply_err(req, 0);
 }

@@ -146,6 +146,15 @@ static bool add_entry(struct readdir *r, const char *name, ino_t number, mode_t 
     return true;
 }
 
+/* As stat(2) would show it. */
+static ino_t hold_number(const struct fs *fs, const Hf__Node *node, const Hf__Hold *hold)
+{
+    struct inode *i = NULL;
+    if (hold->session_bound)
+        HASH_FIND(hh_path, fs->inodes.free_by_path, node->path.data, node->path.len, i);
+    return i != NULL ? i->number : inode_hold_number(hold->token);
+}
+
 static void take_entries(const struct fs *fs, struct dir_handle *d, const Hf__QueryReply *reply)
 {
     drop_entries(d);
@@ -157,7 +166,7 @@ static void take_entries(const struct fs *fs, struct dir_handle *d, const Hf__Qu
         if (node->type == WIRE_NODE_DIRECTORY)
             *e = (struct entry){inode_directory_number(node->directory_id), S_IFDIR, NULL};
         else
-            *e = (struct entry){hold != NULL ? inode_hold_number(hold->token) : 0, S_IFREG, NULL};
+            *e = (struct entry){hold != NULL ? hold_number(fs, node, hold) : 0, S_IFREG, NULL};
         char *path = xmalloc(node->path.len + 1);
         memcpy(path, node->path.data, node->path.len);
         path[node->path.len] = '\0';

@@ -4,8 +4,10 @@
 #include "raftstore/wire/codes.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char options_usage[] =
     "usage: mount.holdfast SOURCE DIR [-f] [-v] [-o OPTION[,OPTION...]]\n"
@@ -26,6 +28,9 @@ const char options_usage[] =
     "                     holdfast/ in the user's state directory)\n"
     "  allow_other        other users may use the mount (on for root; off: noallow_other)\n"
     "  release=async      rm returns when the release is on its way (sync: when it is durable)\n"
+    "  lost=SIGNAL        what a process gets whose lock was lost (TERM, HUP, ...); `freeze`: it "
+    "is\n"
+    "                     stopped, and goes on if the cluster has kept its locks, else is killed\n"
     "  host=NAME          the host that this mount speaks for (this machine's name)\n"
     "  dircache=TIME      how long the kernel may keep a directory's mode and owner (10ms)\n"
     "  log=FILE           log of a daemon in the background\n"
@@ -127,6 +132,26 @@ static int parse_text(struct options *o, struct bytes key, struct bytes value, c
     return 0;
 }
 
+static int parse_lost(struct options *o, struct bytes value, char **ret_sentence)
+{
+    char name[16] = "";
+    o->lost_freeze = bytes_equal(value, bytes_str("freeze"));
+    o->lost_signal = 0;
+    if (o->lost_freeze)
+        return 0;
+    if (value.size < sizeof name)
+        memcpy(name, value.data, value.size);
+    const char *bare = strncmp(name, "SIG", 3) == 0 ? name + 3 : name;
+    for (int i = 1; i < NSIG; i++) {
+        const char *known = sigabbrev_np(i);
+        if (known != NULL && strcmp(known, bare) == 0)
+            o->lost_signal = i;
+    }
+    return o->lost_signal != 0
+               ? 0
+               : refuse(ret_sentence, "lost= wants the name of a signal such as TERM, or freeze");
+}
+
 static int
 parse_choice(struct options *o, struct bytes key, struct bytes value, char **ret_sentence)
 {
@@ -136,6 +161,8 @@ parse_choice(struct options *o, struct bytes key, struct bytes value, char **ret
             return 0;
         return refuse(ret_sentence, "release= wants sync or async");
     }
+    if (bytes_equal(key, bytes_str("lost")))
+        return parse_lost(o, value, ret_sentence);
     char *word = NULL;
     set_string(&word, value);
     int r = log_level_parse(word, &o->log_level);
@@ -149,7 +176,7 @@ parse_choice(struct options *o, struct bytes key, struct bytes value, char **ret
 static int parse_option(struct options *o, struct bytes word, char **ret_sentence)
 {
     static const char *const texts[] = {"data", "host", "log", NULL};
-    static const char *const choices[] = {"release", "log_level", NULL};
+    static const char *const choices[] = {"release", "lost", "log_level", NULL};
     const char *equals = memchr(word.data, '=', word.size);
     if (equals == NULL)
         return parse_flag(o, word) ? 0 : -ENOENT;

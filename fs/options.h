@@ -27,6 +27,8 @@ struct options {
     uint64_t session_ttl_ms;
     uint64_t timeout_ms;  /* Longest wait for the cluster. */
     uint64_t dircache_ms; /* How long the kernel may keep a directory's attributes. */
+    int lost_signal;      /* To the process whose hold was lost; 0 = none. */
+    bool lost_freeze;     /* Stop it instead, and go on if nothing was lost after all. */
     char *data;           /* `local`: data directory; NULL = default. */
     char *host;           /* Host that the mount speaks for; NULL = this machine's name. */
     char *log;            /* Log file in the background; NULL = default. */

@@ -305,3 +305,36 @@ int process_open_pidfd(struct process_id id)
     }
     return fd;
 }
+
+bool heirs_authorise(struct process_table *t,
+                     const struct process_id *heirs,
+                     unsigned n_heirs,
+                     const struct lineage *caller)
+{
+    for (unsigned i = 0; i < n_heirs; i++) {
+        /* An ancestor of the caller lives: the caller would have another one else. */
+        if (lineage_contains(caller, heirs[i]))
+            return true;
+        if (process_alive(t, heirs[i]))
+            return false;
+    }
+    return false;
+}
+
+struct process_id heirs_living(struct process_table *t, const struct process_id *heirs, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (process_alive(t, heirs[i]))
+            return heirs[i];
+    return (struct process_id){0, 0};
+}
+
+int process_signal(struct process_id id, int number)
+{
+    int fd = process_open_pidfd(id);
+    if (fd < 0)
+        return fd;
+    int r = syscall(SYS_pidfd_send_signal, fd, number, NULL, 0u) < 0 ? -errno : 0;
+    (void)close(fd);
+    return r;
+}

@@ -54,6 +54,21 @@ bool process_alive(struct process_table *t, struct process_id id);
 /* Is `id` in the lineage? */
 bool lineage_contains(const struct lineage *l, struct process_id id);
 
+/* May this caller act for a process?
+ *
+ * @heirs: that process, then its ancestors, nearest first: the first one that lives has authority,
+ * with its descendants. */
+bool heirs_authorise(struct process_table *t,
+                     const struct process_id *heirs,
+                     unsigned n_heirs,
+                     const struct lineage *caller);
+
+/* The first of them that lives; {0, 0}: none does. */
+struct process_id heirs_living(struct process_table *t, const struct process_id *heirs, unsigned n);
+
+/* Send it a signal.  Return: 0; -ESRCH it is gone; other negative errno. */
+int process_signal(struct process_id id, int number);
+
 /* A descriptor that polls readable when the process has ended.
  *
  * Return: close-on-exec descriptor of the caller's; -ESRCH it is gone; other negative errno. */

@@ -145,6 +145,10 @@ int client_admin(
  * can surely be relied on; 0 when nothing is known yet. */
 uint64_t client_deadline_boot_ns(const struct client *c, uint64_t deadline_ns);
 
+/* Can session holds be relied on at this very moment, by our own deadline?  (The timer that leads
+ * to CLIENT_SESSION_LOST may be late.) */
+bool client_session_live(const struct client *c);
+
 struct client_info {
     uint64_t session_id;               /* 0 = none now. */
     uint64_t session_deadline_boot_ns; /* Own deadline of the session; 0 = none. */

@@ -243,6 +243,12 @@ bool session_on_failure(struct client *c, uint64_t id, const Hf__Failure *f)
     return true;
 }
 
+bool client_session_live(const struct client *c)
+{
+    const struct session *s = &c->session;
+    return s->id != 0 && !s->lost && now_boot(c) < s->deadline_boot_ns;
+}
+
 void session_doubt(struct client *c)
 {
     /* A keepalive under way was sent after the command, or it would have been answered before. */

@@ -1,0 +1,212 @@
+#include "fs/locker.h"
+
+#include "raftstore/base/buf.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct lock_file *lock_file_find(const struct fs *fs, const char *path)
+{
+    struct lock_file *f = NULL;
+    if (fs->lock_files != NULL)
+        HASH_FIND_STR(fs->lock_files, path, f);
+    return f;
+}
+
+static struct lock_file *lock_file_get(struct fs *fs, const char *path)
+{
+    struct lock_file *f = lock_file_find(fs, path);
+    if (f != NULL)
+        return f;
+    f = xcalloc(1, sizeof *f);
+    f->path = xstrdup(path);
+    f->fs = fs;
+    f->inode = inode_free_lock(&fs->inodes, path);
+    LIST_INIT(&f->lockers);
+    TAILQ_INIT(&f->retry);
+    HASH_ADD_KEYPTR(hh, fs->lock_files, f->path, strlen(f->path), f);
+    return f;
+}
+
+void lock_file_ref(struct lock_file *f)
+{
+    f->n_refs++;
+}
+
+void lock_file_unref(struct lock_file *f)
+{
+    if (--f->n_refs > 0)
+        return;
+    HASH_DEL(f->fs->lock_files, f);
+    inode_unref(&f->fs->inodes, f->inode);
+    free(f->path);
+    free(f);
+}
+
+struct locker *locker_find(struct lock_file *f, enum locker_kind kind, uint64_t kernel_owner)
+{
+    struct locker *l;
+    LIST_FOREACH(l, &f->lockers, in_file)
+    {
+        if (l->kernel_owner == kernel_owner && l->kind == kind)
+            return l;
+    }
+    return NULL;
+}
+
+static char *make_text(struct fs *fs, enum locker_kind kind)
+{
+    struct buf text = BUF_INIT;
+    buf_printf(&text, "%s/%s/s%08" PRIx32 "/%s/%" PRIx64, fs->namer.host, fs->namer.boot,
+               fs->namer.nonce, kind == LOCKER_FLOCK ? "flock" : "fcntl", ++fs->n_lockers_made);
+    buf_add(&text, "", 1);
+    return (char *)text.data;
+}
+
+/* May a new locker of this handle rely on the handle's lease?  One open file is one owner of
+ * flock; of several processes that use fcntl, only the first is as good as the lease. */
+static bool may_adopt(const struct handle *h, enum locker_kind kind)
+{
+    const struct locker *l;
+    if (h->hold == NULL || !hold_is_live(h->hold))
+        return false;
+    LIST_FOREACH(l, &h->lockers, in_handle)
+    {
+        if (l->adopted != NULL && l->kind == kind)
+            return false;
+    }
+    return true;
+}
+
+struct locker *locker_new(struct handle *h, enum locker_kind kind, uint64_t kernel_owner)
+{
+    struct locker *l = xcalloc(1, sizeof *l);
+    l->n_refs = 1;
+    l->kind = kind;
+    l->kernel_owner = kernel_owner;
+    l->file = lock_file_get(h->fs, h->inode->path);
+    lock_file_ref(l->file);
+    l->handle = h;
+    l->text = make_text(h->fs, kind);
+    if (may_adopt(h, kind)) {
+        l->adopted = h->hold;
+        hold_ref(l->adopted);
+    }
+    TAILQ_INIT(&l->requests);
+    LIST_INSERT_HEAD(&l->file->lockers, l, in_file);
+    LIST_INSERT_HEAD(&h->lockers, l, in_handle);
+    return l;
+}
+
+void locker_detach(struct locker *l)
+{
+    LIST_REMOVE(l, in_file);
+    LIST_REMOVE(l, in_handle);
+    l->handle = NULL;
+    locker_unref(l);
+}
+
+void lockers_forget(struct handle *h)
+{
+    struct locker *l;
+    while ((l = LIST_FIRST(&h->lockers)) != NULL)
+        locker_detach(l);
+}
+
+void locker_ref(struct locker *l)
+{
+    l->n_refs++;
+}
+
+void locker_unref(struct locker *l)
+{
+    if (--l->n_refs > 0)
+        return;
+    if (l->adopted != NULL)
+        hold_unref(l->adopted);
+    lock_file_unref(l->file);
+    held_deinit(&l->held);
+    free(l->heirs);
+    free(l->text);
+    free(l);
+}
+
+void locker_rename(struct locker *l)
+{
+    free(l->text);
+    l->text = make_text(l->file->fs, l->kind);
+}
+
+void locker_set_process(struct locker *l, uid_t uid, struct process_id process)
+{
+    struct lineage lineage;
+    l->uid = uid;
+    if (process_equal(l->process, process))
+        return;
+    l->process = process;
+    free(l->heirs);
+    l->heirs = NULL;
+    l->n_heirs = 0;
+    if (!process_lineage(l->file->fs->processes, process, &lineage) || lineage.n_heirs == 0)
+        return;
+    l->n_heirs = lineage.n_heirs;
+    l->heirs = xmemdup(lineage.ids, lineage.n_heirs * sizeof l->heirs[0]);
+}
+
+bool locker_holds(const struct locker *l)
+{
+    return l->adopted == NULL && l->held.n > 0;
+}
+
+bool locker_check(struct locker *l)
+{
+    if (l->adopted != NULL)
+        return hold_is_live(l->adopted);
+    if (l->held.n == 0)
+        return !l->lost;
+    if (!l->lost && client_session_live(l->file->fs->client))
+        return true;
+    l->told = true;
+    return false;
+}
+
+struct locker *
+locker_find_authorised(struct fs *fs, const char *path, uid_t uid, const struct lineage *caller)
+{
+    struct lock_file *f = lock_file_find(fs, path);
+    struct locker *l;
+    if (f == NULL)
+        return NULL;
+    LIST_FOREACH(l, &f->lockers, in_file)
+    {
+        if (locker_holds(l) && l->uid == uid &&
+            heirs_authorise(fs->processes, l->heirs, l->n_heirs, caller))
+            return l;
+    }
+    return NULL;
+}
+
+struct locker *locker_of_handle(const struct handle *h)
+{
+    struct locker *l;
+    LIST_FOREACH(l, &h->lockers, in_handle)
+    {
+        if (locker_holds(l))
+            return l;
+    }
+    return NULL;
+}
+
+bool lockers_on_inode(const struct fs *fs, const struct inode *inode)
+{
+    const struct lock_file *f = lock_file_find(fs, inode->path);
+    const struct locker *l;
+    if (f == NULL)
+        return false;
+    LIST_FOREACH(l, &f->lockers, in_file)
+    {
+        if (locker_holds(l) && l->handle->inode == inode)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,99 @@
+/* Who holds flock and fcntl locks through this mount, and what.
+ *
+ * A locker is one owner of locks on one path: of flock the open file, of fcntl whatever the kernel
+ * names as owner (a process's files, or for F_OFD_* the open file).  Its holds hang on the mount's
+ * session.  Each locker has an owner text of its own that is never used again: a release that is
+ * still under way can never meet a later lock of the same open file or process.
+ *
+ * A locker of a descriptor that acquired by O_EXCL adopts that lease: it needs no hold of its own,
+ * whatever its mode, and its unlock leaves the lease alone. */
+#ifndef HOLDFAST_FS_LOCKER_H
+#define HOLDFAST_FS_LOCKER_H
+
+#include "fs/handle.h"
+#include "fs/held.h"
+
+enum locker_kind { LOCKER_FLOCK, LOCKER_FCNTL };
+
+struct lock_request;
+TAILQ_HEAD(lock_request_list, lock_request);
+
+/* A path on which this mount has lockers, or releases under way. */
+struct lock_file {
+    char *path; /* Key; owned. */
+    struct fs *fs;
+    struct locker_list lockers;     /* Not the dropped ones. */
+    struct lock_request_list retry; /* Refused while a release of ours was under way. */
+    unsigned n_releasing;           /* Releases that nobody waits for, not yet answered. */
+    unsigned n_refs;                /* Lockers and releases. */
+    struct inode *inode;            /* The file at the path while it is held by such locks. */
+    UT_hash_handle hh;
+};
+
+struct locker {
+    unsigned n_refs; /* One of the file's list until it is dropped; one of each request. */
+    enum locker_kind kind;
+    struct lock_file *file;
+    uint64_t kernel_owner; /* fuse_file_info.lock_owner. */
+    struct handle *handle; /* Through which it locked first; NULL once dropped. */
+    char *text;            /* Owner at the cluster; owned. */
+    struct held held;      /* What the program holds, as it was told. */
+    uint64_t token;        /* Of the latest grant. */
+    struct hold *adopted;  /* The lease that stands for everything (with a reference). */
+    bool lost;             /* Its session was lost, or an operator broke the hold. */
+    bool told;             /* The program was told so (or will be killed for it): no way back. */
+    uid_t uid;             /* Of who locked last. */
+    struct process_id process; /* Likewise; {0, 0} unknown. */
+    unsigned n_heirs;          /* Size of `heirs`. */
+    struct process_id *heirs;  /* Owned: `process`, then its ancestors, nearest first. */
+    bool visited;              /* Its requests are being walked through. */
+    unsigned n_orphans;        /* Requests that were answered before the cluster answered them. */
+    struct lock_request_list requests; /* All of its own. */
+    LIST_ENTRY(locker) in_file;
+    LIST_ENTRY(locker) in_handle;
+};
+
+/* The path's record.  Return: NULL: no lockers. */
+struct lock_file *lock_file_find(const struct fs *fs, const char *path);
+void lock_file_ref(struct lock_file *f);
+void lock_file_unref(struct lock_file *f);
+
+/* The locker of a kernel's owner on a path; NULL: none. */
+struct locker *locker_find(struct lock_file *f, enum locker_kind kind, uint64_t kernel_owner);
+
+/* Make one.  It has one reference: the file's. */
+struct locker *locker_new(struct handle *h, enum locker_kind kind, uint64_t kernel_owner);
+
+/* The mount is gone: forget those of a handle. */
+void lockers_forget(struct handle *h);
+
+/* Out of the file and the handle; the requests keep it. */
+void locker_detach(struct locker *l);
+
+void locker_ref(struct locker *l);
+void locker_unref(struct locker *l);
+
+/* A new owner text: whatever is under way for the old one concerns nobody any more. */
+void locker_rename(struct locker *l);
+
+/* Who locks: remembered for authority and for signals. */
+void locker_set_process(struct locker *l, uid_t uid, struct process_id process);
+
+/* Does it hold something by a hold of its own? */
+bool locker_holds(const struct locker *l);
+
+/* Does the program rightly believe in what it holds?  If not, it counts as told now. */
+bool locker_check(struct locker *l);
+
+/* The path's locker that a process may act for: the one that locked, its descendants, or (once it
+ * is gone) its heirs; with the same uid.  NULL: none. */
+struct locker *
+locker_find_authorised(struct fs *fs, const char *path, uid_t uid, const struct lineage *caller);
+
+/* A locker with holds of its own on this handle; NULL: none. */
+struct locker *locker_of_handle(const struct handle *h);
+
+/* Does an open file of this inode hold its path by a session's hold? */
+bool lockers_on_inode(const struct fs *fs, const struct inode *inode);
+
+#endif
