@@ -2,17 +2,29 @@
 
 #include "fs/locker.h"
 #include "raftstore/wire/codes.h"
+#include "raftstore/wire/pack.h"
 
 #include <errno.h>
+
+static bool is_releasing(const struct fs *fs, const Hf__Node *node, const Hf__Hold *hold)
+{
+    char path[WIRE_PATH_BYTES_MAX + 1];
+    if (fs->lock_files == NULL || !hold->session_bound || node->path.len >= sizeof path)
+        return false;
+    memcpy(path, node->path.data, node->path.len);
+    path[node->path.len] = '\0';
+    return lock_file_releases(fs, path, pack_bytes(hold->owner));
+}
 
 const Hf__Hold *attr_hold(const struct fs *fs, const Hf__Node *node)
 {
     if (node->type != WIRE_NODE_LOCK)
         return NULL;
     for (size_t i = 0; i < node->n_holds; i++) {
-        const struct hold *h = holds_find(&fs->holds, node->holds[i]->token);
-        if (h == NULL || h->state != HOLD_RELEASING)
-            return node->holds[i];
+        const Hf__Hold *shown = node->holds[i];
+        const struct hold *h = holds_find(&fs->holds, shown->token);
+        if (h != NULL ? h->state != HOLD_RELEASING : !is_releasing(fs, node, shown))
+            return shown;
     }
     return NULL;
 }

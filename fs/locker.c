@@ -23,6 +23,7 @@ static struct lock_file *lock_file_get(struct fs *fs, const char *path)
     f->fs = fs;
     f->inode = inode_free_lock(&fs->inodes, path);
     LIST_INIT(&f->lockers);
+    LIST_INIT(&f->releases);
     TAILQ_INIT(&f->retry);
     HASH_ADD_KEYPTR(hh, fs->lock_files, f->path, strlen(f->path), f);
     return f;
@@ -41,6 +42,20 @@ void lock_file_unref(struct lock_file *f)
     inode_unref(&f->fs->inodes, f->inode);
     free(f->path);
     free(f);
+}
+
+bool lock_file_releases(const struct fs *fs, const char *path, struct bytes owner)
+{
+    const struct lock_file *f = lock_file_find(fs, path);
+    const struct lock_release *release;
+    if (f == NULL)
+        return false;
+    LIST_FOREACH(release, &f->releases, link)
+    {
+        if (release->text != NULL && bytes_equal(bytes_str(release->text), owner))
+            return true;
+    }
+    return false;
 }
 
 struct locker *locker_find(struct lock_file *f, enum locker_kind kind, uint64_t kernel_owner)

@@ -18,15 +18,23 @@ enum locker_kind { LOCKER_FLOCK, LOCKER_FCNTL };
 struct lock_request;
 TAILQ_HEAD(lock_request_list, lock_request);
 
+/* A release that nobody waits for, on its way. */
+struct lock_release {
+    struct lock_file *file; /* With a reference. */
+    char *text;             /* Owner, if all that he has goes; else NULL. Owned. */
+    LIST_ENTRY(lock_release) link;
+};
+LIST_HEAD(lock_release_list, lock_release);
+
 /* A path on which this mount has lockers, or releases under way. */
 struct lock_file {
     char *path; /* Key; owned. */
     struct fs *fs;
     struct locker_list lockers;     /* Not the dropped ones. */
     struct lock_request_list retry; /* Refused while a release of ours was under way. */
-    unsigned n_releasing;           /* Releases that nobody waits for, not yet answered. */
-    unsigned n_refs;                /* Lockers and releases. */
-    struct inode *inode;            /* The file at the path while it is held by such locks. */
+    struct lock_release_list releases;
+    unsigned n_refs;     /* Lockers and releases. */
+    struct inode *inode; /* The file at the path while it is held by such locks. */
     UT_hash_handle hh;
 };
 
@@ -57,6 +65,9 @@ struct locker {
 struct lock_file *lock_file_find(const struct fs *fs, const char *path);
 void lock_file_ref(struct lock_file *f);
 void lock_file_unref(struct lock_file *f);
+
+/* Is this owner's hold on the path given up already, though the cluster may still show it? */
+bool lock_file_releases(const struct fs *fs, const char *path, struct bytes owner);
 
 /* The locker of a kernel's owner on a path; NULL: none. */
 struct locker *locker_find(struct lock_file *f, enum locker_kind kind, uint64_t kernel_owner);

@@ -71,7 +71,7 @@ static struct fs *fs_of(const struct lock_request *r)
 static void retry_all(struct lock_file *f)
 {
     struct lock_request *r;
-    while (f->n_releasing == 0 && (r = TAILQ_FIRST(&f->retry)) != NULL) {
+    while (LIST_EMPTY(&f->releases) && (r = TAILQ_FIRST(&f->retry)) != NULL) {
         TAILQ_REMOVE(&f->retry, r, retry_link);
         request_ask(r, STEP_ASK);
     }
@@ -79,11 +79,14 @@ static void retry_all(struct lock_file *f)
 
 static void on_released(void *arg, const struct client_result *result)
 {
-    struct lock_file *f = arg;
+    struct lock_release *release = arg;
+    struct lock_file *f = release->file;
     if (result->status != 0 && result->status != -ECANCELED)
         LOG_WARN("release not confirmed", "path=%s status=%d", log_quote(bytes_str(f->path)),
                  result->status);
-    f->n_releasing--;
+    LIST_REMOVE(release, link);
+    free(release->text);
+    free(release);
     retry_all(f);
     lock_file_unref(f);
 }
@@ -120,13 +123,17 @@ static void send_release(const struct locker *l, uint64_t start, uint64_t end)
     Hf__Command command;
     ProtobufCBinaryData path;
     struct lock_file *f = l->file;
+    struct lock_release *release = xcalloc(1, sizeof *release);
     fill_command(&command, &path, l, WIRE_OP_RELEASE, start, end);
-    int error = send_command(f->fs, &command, on_released, f, NULL);
+    int error = send_command(f->fs, &command, on_released, release, NULL);
     if (error != 0) {
+        free(release);
         LOG_WARN("release not sent", "path=%s error=%d", log_quote(bytes_str(f->path)), error);
         return; /* It goes with the session. */
     }
-    f->n_releasing++;
+    release->file = f;
+    release->text = start == 0 && end == HELD_END ? xstrdup(l->text) : NULL;
+    LIST_INSERT_HEAD(&f->releases, release, link);
     lock_file_ref(f);
 }
 
@@ -418,7 +425,7 @@ static void request_conflict(struct lock_request *r)
     struct lock_file *f = r->locker->file;
     if (r->orphan) {
         finish(r, 0);
-    } else if (f->n_releasing > 0 && !r->retried) {
+    } else if (!LIST_EMPTY(&f->releases) && !r->retried) {
         /* A close that came first may be answered last, and must not be in the way. */
         r->retried = true;
         r->step = STEP_RETRY;

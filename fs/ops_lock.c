@@ -83,7 +83,8 @@ static const Hf__Hold *find_conflict(const struct getlk *g, const Hf__Node *node
     for (size_t i = 0; i < node->n_holds; i++) {
         const Hf__Hold *h = node->holds[i];
         if (h->start > g->want.end || UINT64_MAX - h->end_inverted < g->want.start ||
-            (h->mode == WIRE_MODE_SHARED && g->want.mode == HELD_SHARED) || is_own(l, h))
+            (h->mode == WIRE_MODE_SHARED && g->want.mode == HELD_SHARED) || is_own(l, h) ||
+            lock_file_releases(g->op.fs, g->handle->inode->path, pack_bytes(h->owner)))
             continue;
         if (first == NULL || h->start < first->start)
             first = h;
