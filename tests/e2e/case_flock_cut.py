@@ -133,7 +133,7 @@ def frozen(bench, b):
     equal(holder.wait(10), -signal.SIGKILL, "end of the frozen holder")
     check(granted > 0 and waiter.wait(5) == 0, "the waiter")
     # Nobody wants it: the holder goes on with its lock.
-    holder = start(HOLDER, a.path(name), "flock", "poll")
+    holder = start(HOLDER, a.path(name), "flock", "sleep")
     equal(holder.stdout.readline(), "locked\n", "the holder")
     bench.relay.cut("cut-off")
     wait_for("the holder to be stopped", 5, lambda: state(holder.pid) == "T")

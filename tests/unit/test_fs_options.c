@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,6 +70,12 @@ static void test_as_mount_passes_them(void **state)
     options_deinit(&o);
     assert_int_equal(parse("local /m -s -o unheard_of,other=1", true, &o, &sentence), 0);
     options_deinit(&o);
+    assert_int_equal(parse("local /m -o lost=SIGTERM", true, &o, &sentence), 0);
+    assert_true(o.lost_signal == SIGTERM && !o.lost_freeze);
+    options_deinit(&o);
+    assert_int_equal(parse("local /m -o lost=USR1,lost=freeze", true, &o, &sentence), 0);
+    assert_true(o.lost_signal == 0 && o.lost_freeze);
+    options_deinit(&o);
     assert_int_equal(parse("--help", true, &o, &sentence), 0);
     assert_true(o.help);
     options_deinit(&o);
@@ -93,6 +100,8 @@ static void test_refused(void **state)
         {"local /m -o timeout=0", "timeout"},
         {"local /m -o release=later", "release"},
         {"local /m -o log_level=loud", "log_level"},
+        {"local /m -o lost=", "lost"},
+        {"local /m -o lost=NOSUCH", "lost"},
         {"local /m -o host=a/b", "host"},
         {"local /m -o data=", "data"},
         {"a:1 /m -o data=/d", "data"},
