@@ -279,8 +279,8 @@ static void act_by_locker(struct act *a, struct locker *l)
         held_set(&l->held, 0, HELD_END, HELD_NONE);
         while ((other = locker_find_authorised(a->op.fs, a->path, uid, &a->lineage)) != NULL)
             locking_release(other);
-        act_send(a); /* May end it. */
-        locker_rename(l);
+        act_send(a); /* For its answer; may end it. */
+        locking_release(l);
     }
 }
 

@@ -350,7 +350,7 @@ static void request_begin(struct lock_request *r)
     uint64_t end;
     enum held_mode mode = held_piece(&l->held, want->start, want->end, &end);
     bool alone = TAILQ_FIRST(&l->requests) == r && TAILQ_NEXT(r, link) == NULL;
-    if (!locker_check(l)) {
+    if (r->handle->lost || !locker_check(l)) {
         finish(r, ESTALE);
     } else if (l->adopted != NULL) {
         held_set(&l->held, want->start, want->end, want->mode);
@@ -633,6 +633,10 @@ void locking_release_handle(struct handle *h)
 void locking_release(struct locker *l)
 {
     held_set(&l->held, 0, HELD_END, HELD_NONE);
+    if (!TAILQ_EMPTY(&l->requests)) {
+        drop(l); /* What is under way must not be met by the release. */
+        return;
+    }
     send_release(l, 0, HELD_END);
     locker_rename(l);
 }

@@ -97,8 +97,8 @@ static void on_resumed(struct fs *fs, struct locker *l)
 {
     (void)fs;
     if (l->told) {
-        locking_release(l);
         lose(l);
+        locking_release(l);
     } else {
         l->lost = false;
     }
@@ -132,8 +132,8 @@ static void lose_one(struct fs *fs, struct locker *l)
     const struct options *o = fs->options;
     struct process_id process = process_of(l);
     LOG_INFO("lock lost", "path=%s pid=%u", log_quote(bytes_str(l->file->path)), process.pid);
-    locking_release(l); /* What is left of it. */
     lose(l);
+    locking_release(l); /* What is left of it; `l` may be gone. */
     if (o->lost_freeze)
         signal_process(process, SIGKILL); /* There is nothing to be resumed. */
     else if (o->lost_signal != 0)

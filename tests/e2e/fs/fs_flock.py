@@ -504,3 +504,53 @@ def test_errors(m):
         fcntl.flock(fd, EX | NB)
     os.close(fd)
     assert errno.EWOULDBLOCK == errno.EAGAIN
+
+
+THREADS = r"""
+import fcntl, os, struct, sys, threading, time
+path = sys.argv[1]
+def lock(kind, start, length): return struct.pack("hhqqi4x", kind, 0, start, length, 0)
+fd = os.open(path, os.O_CREAT | os.O_RDWR)
+fcntl.fcntl(fd, fcntl.F_SETLK, lock(fcntl.F_WRLCK, 0, 10))
+def wait():
+    fcntl.fcntl(fd, fcntl.F_SETLKW, lock(fcntl.F_WRLCK, 10, 10))
+    print("got", flush=True)
+thread = threading.Thread(target=wait)
+thread.start()
+print("waits", flush=True)
+sys.stdin.readline()
+if sys.argv[2] == "unlink":
+    os.unlink(path)
+else:
+    os.close(os.open(path, os.O_RDONLY))
+print("done", flush=True)
+thread.join()
+sys.stdin.readline()
+fcntl.fcntl(fd, fcntl.F_SETLK, lock(fcntl.F_UNLCK, 0, 0))
+print("unlocked", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_release_under_a_waiter(m):
+    """One thread waits for a range while another drops all that the process holds."""
+    for how in ("unlink", "close"):
+        p = m.path("under-" + how)
+        a = opened(p)
+        setlk(a, fcntl.F_WRLCK, 10, 10, fcntl.F_OFD_SETLK)
+        other = subprocess.Popen(["python3", "-c", THREADS, p, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 text=True, bufsize=1)
+        assert other.stdout.readline() == "waits\n"
+        wait_until(lambda p=p: peek(p)["waiters"] == "1", 5)
+        other.stdin.write("\n")
+        assert other.stdout.readline() == "done\n"
+        setlk(a, fcntl.F_WRLCK, 0, 10, fcntl.F_OFD_SETLK)
+        setlk(a, fcntl.F_UNLCK, 0, 0, fcntl.F_OFD_SETLK)
+        assert other.stdout.readline() == "got\n"
+        busy(lambda a=a: setlk(a, fcntl.F_WRLCK, 15, 1, fcntl.F_OFD_SETLK))
+        other.stdin.write("\n")
+        assert other.stdout.readline() == "unlocked\n"
+        setlk(a, fcntl.F_WRLCK, 0, 0, fcntl.F_OFD_SETLK)
+        os.close(a)
+        other.communicate("\n", timeout=5)
+        free(p)
