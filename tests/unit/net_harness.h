@@ -38,11 +38,11 @@ void raw_send(struct raw *r, const void *data, size_t size);
 void raw_send_message(struct raw *r, const ProtobufCMessage *m); /* As one frame. */
 
 /* The next frame's body as a message, in n->arena; NULL when the other side closed instead.
- * Fails the test after five seconds. */
+ * Fails the test after thirty seconds. */
 ProtobufCMessage *
 raw_receive(struct net *n, struct raw *r, const ProtobufCMessageDescriptor *descriptor);
 
-/* Does the other side close the connection (whatever it says before) within five seconds? */
+/* Does the other side close the connection (whatever it says before) within thirty seconds? */
 bool raw_is_closed(struct net *n, struct raw *r);
 
 #endif
