@@ -24,15 +24,16 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define FRAME_EXTRA_BYTES  80u /* What is added to a command's body at most. */
-#define BUSY_BACKOFF_MS    4
-#define BUSY_MAX_MS        500
-#define UNKNOWN_BACKOFF_MS 20
-#define REPEAT_MS          3000  /* Unanswered on a connection that is otherwise alive. */
-#define QUEUED_REPEAT_MS   30000 /* Queued: the event can't be lost, but if it is. */
-#define CANCEL_REPEAT_MS   200   /* Canceled: likewise. */
-#define RESULTS_WINDOW     4096u /* LOCK_RESULTS_MAX: results that the cluster keeps for us. */
-#define PARK_WINDOW        1024u /* Numbers behind a queued request: park it. */
+#define FRAME_EXTRA_BYTES    80u /* What is added to a command's body at most. */
+#define BUSY_BACKOFF_MS      4
+#define BUSY_MAX_MS          500
+#define UNKNOWN_BACKOFF_MS   20
+#define REPEAT_MS            3000 /* Unanswered on a connection that is otherwise alive. */
+#define REPEAT_BACKLOG_BYTES (64u * 1024u)
+#define QUEUED_REPEAT_MS     30000 /* Queued: the event can't be lost, but if it is. */
+#define CANCEL_REPEAT_MS     200   /* Canceled: likewise. */
+#define RESULTS_WINDOW       4096u /* LOCK_RESULTS_MAX: results that the cluster keeps for us. */
+#define PARK_WINDOW          1024u /* Numbers behind a queued request: park it. */
 
 static void on_timer(struct boot_timer *t);
 static void send_command(struct client *c, struct command *k, uint64_t now);
@@ -194,7 +195,6 @@ static void remove_command(struct client *c, struct command *k)
     else
         TAILQ_REMOVE(&all->line, k, link);
     all->n_wire -= counts_on_wire(k);
-    all->n_orphans -= k->orphan;
     if (k->orphan || k->undo)
         owner_unref(c, k->owner_key);
     all->n--;
@@ -488,14 +488,13 @@ static void time_out(struct client *c, struct command *k)
     struct client_result out = {.status = k->was_busy ? -EBUSY : -ETIMEDOUT,
                                 .sent_boot_ns = k->sent_boot_ns};
     client_result_cb cb = k->cb;
-    if (k->op != WIRE_OP_ACQUIRE || k->n_unresolved == 0 || c->commands.n_orphans >= ORPHANS_MAX) {
+    if (k->op != WIRE_OP_ACQUIRE || k->n_unresolved == 0) {
         finish(c, k, out.status, NULL);
         commands_pump(c);
         return;
     }
     k->cb = NULL;
     k->orphan = true;
-    c->commands.n_orphans++;
     owner_ref(c, k->owner_key);
     set_timer(c, k, client_after_ms(c, REPEAT_MS));
     if (cb != NULL)
@@ -512,8 +511,8 @@ static void on_timer(struct boot_timer *t)
     } else if (k->state != COMMAND_QUEUED && !k->orphan && now >= k->deadline_ns) {
         time_out(c, k);
     } else if (k->seq != 0 && c->route.primary != NULL &&
-               client_conn_backlog_bytes(c->route.primary->conn) == 0) {
-        send_command(c, k, now); /* With a backlog it would only lengthen that. */
+               client_conn_backlog_bytes(c->route.primary->conn) < REPEAT_BACKLOG_BYTES) {
+        send_command(c, k, now); /* With a long backlog it would only lengthen that. */
         if (k->state == COMMAND_QUEUED)
             set_timer(c, k, now + QUEUED_REPEAT_MS * NS_PER_MS);
     } else {

@@ -24,9 +24,8 @@
 #include <uthash.h>
 
 #define PEERS_MAX             (2 * CLIENT_ADDRESSES_MAX)
-#define COMMANDS_MAX          (1024u * 1024u) /* Without an answer; more: -EBUSY. */
+#define COMMANDS_MAX          (1024u * 1024u) /* Without an answer, orphans too; more: -EBUSY. */
 #define REQUESTS_MAX          (64u * 1024u)   /* Queries and admin requests likewise. */
-#define ORPHANS_MAX           1024u           /* Acquires that nobody waits for any more. */
 #define CLIENT_HOST_BYTES_MAX 64u
 
 /* ---- route.c ---------------------------------------------------------------------------- */
@@ -186,7 +185,6 @@ struct commands {
     unsigned n;                     /* All of them. */
     unsigned n_wire;                /* In state SENT or PAUSED. */
     unsigned n_wire_max;
-    unsigned n_orphans;
     uint64_t token_max; /* Highest token seen. */
 };
 

@@ -290,6 +290,46 @@ static void a_grant_that_nobody_waits_for_is_released(void **state)
     harness_deinit(&h);
 }
 
+/* However many they are: a hold on the session that nobody knows of would stay as long as that. */
+static void no_orphan_is_forgotten(void **state)
+{
+    enum { ORPHANS = 1030 };
+    struct harness h;
+    static struct outcome o[ORPHANS];
+    Hf__Command command = HF__COMMAND__INIT;
+    ProtobufCBinaryData path = pack_binary(bytes_str("a/b"));
+    unsigned n_answered = 0, n_released = 0;
+    (void)state;
+    harness_init(&h, 1);
+    harness_client(&h, 1, 30000);
+    h.nodes[0].script = hold_acquires;
+    command.op = WIRE_OP_ACQUIRE;
+    command.paths = &path;
+    command.n_paths = 1;
+    command.mode = WIRE_MODE_EXCLUSIVE;
+    held.n = 0;
+    for (unsigned i = 0; i < ORPHANS; i++) {
+        char owner[16];
+        (void)snprintf(owner, sizeof owner, "owner%u", i);
+        command.owner = pack_binary(bytes_str(owner));
+        o[i] = (struct outcome){.status = 1};
+        assert_int_equal(client_command(h.client, &command, 1000, harness_on_result, &o[i], NULL),
+                         0);
+    }
+    RUN_UNTIL(&h, o[0].n == 1 && o[ORPHANS - 1].n == 1);
+    for (unsigned i = 0; i < ORPHANS; i++)
+        n_answered += o[i].n == 1 && o[i].status == -ETIMEDOUT;
+    assert_int_equal(n_answered, ORPHANS);
+    h.nodes[0].script = NULL;
+    /* They are asked for a few at a time, not all at once. */
+    for (int i = 0; i < 600 && client_info(h.client).n_pending > 0; i++)
+        harness_run_ms(&h, 100);
+    while (fake_find(&h.cluster, WIRE_OP_RELEASE, n_released) != NULL)
+        n_released++;
+    assert_int_equal(n_released, ORPHANS);
+    harness_deinit(&h);
+}
+
 /* The owner asks again before the fate of its first request is known.  It must not be given the
  * orphan's hold, which is about to be released. */
 static void the_owner_of_an_orphan_waits_for_its_end(void **state)
@@ -540,6 +580,7 @@ int main(void)
         cmocka_unit_test(a_silent_leader_is_noticed),
         cmocka_unit_test(busy_is_tried_again_until_the_deadline),
         cmocka_unit_test(a_grant_that_nobody_waits_for_is_released),
+        cmocka_unit_test(no_orphan_is_forgotten),
         cmocka_unit_test(the_owner_of_an_orphan_waits_for_its_end),
         cmocka_unit_test(without_a_node_time_runs_out),
         cmocka_unit_test(garbage_ends_the_connection_only),
