@@ -314,7 +314,7 @@ void act_start(fuse_req_t req,
                const char *path,
                const struct handle *handle,
                const struct command *command,
-               size_t size,
+               uint64_t context,
                void (*on_done)(struct act *a, int error))
 {
     struct act *a = xcalloc(1, sizeof *a);
@@ -324,7 +324,7 @@ void act_start(fuse_req_t req,
     buf_add(&a->note, command->note.data, command->note.size);
     a->command.note = bytes_of(a->note.data, a->note.size);
     a->on_done = on_done;
-    a->size = size;
+    a->context = context;
     if (a->command.token != 0) {
         a->token = a->command.token;
         act_by_token(a);

@@ -25,7 +25,7 @@ struct act {
     /* Done: 0 or a positive errno.  Answers the request unless op_waiting() is false; act_free()
      * comes after it. */
     void (*on_done)(struct act *a, int error);
-    size_t size; /* For on_done: bytes written. */
+    uint64_t context; /* For on_done. WRITE: bytes written; UNLINK: the directory's inode number. */
 };
 
 /* Begin.
@@ -37,7 +37,7 @@ void act_start(fuse_req_t req,
                const char *path,
                const struct handle *handle,
                const struct command *command,
-               size_t size,
+               uint64_t context,
                void (*on_done)(struct act *a, int error));
 
 #endif

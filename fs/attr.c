@@ -37,8 +37,11 @@ void attr_update_hold(struct inode *inode, const Hf__Hold *hold)
     inode->time_ms = hold->renewed_wall_ms;
 }
 
-void attr_update_directory(struct inode *inode, const Hf__Node *node)
+void attr_update_directory(struct inode *inode, const Hf__Node *node, uint64_t asked_mono_ns)
 {
+    if (asked_mono_ns < inode->asked_mono_ns)
+        return;
+    inode->asked_mono_ns = asked_mono_ns;
     inode->uid = node->uid;
     inode->gid = node->gid;
     inode->perm = node->perm & 07777u;
@@ -68,16 +71,24 @@ bool attr_inode_locked(struct fs *fs, const struct inode *inode, struct stat *re
     return true;
 }
 
+double attr_directory_fresh_s(const struct fs *fs, const struct inode *inode)
+{
+    uint64_t until = inode->asked_mono_ns + fs->options->dircache_ms * NS_PER_MS;
+    uint64_t now = clock_mono_ns(clock_system());
+    return inode->asked_mono_ns != 0 && now < until ? (double)(until - now) / NS_PER_S : 0;
+}
+
 double attr_timeout_s(const struct fs *fs, const struct inode *inode)
 {
     if (inode->kind == INODE_DIRECTORY)
-        return (double)fs->options->dircache_ms / 1000;
+        return attr_directory_fresh_s(fs, inode);
     return ATTR_LOCK_TIMEOUT_S;
 }
 
 int attr_entry(struct fs *fs,
                const char *path,
                const Hf__Node *node,
+               uint64_t asked_mono_ns,
                struct fuse_entry_param *ret_entry,
                struct inode **ret_inode)
 {
@@ -85,7 +96,7 @@ int attr_entry(struct fs *fs,
     const Hf__Hold *hold = attr_hold(fs, node);
     if (node->type == WIRE_NODE_DIRECTORY) {
         inode = inode_directory(&fs->inodes, node->directory_id, path);
-        attr_update_directory(inode, node);
+        attr_update_directory(inode, node, asked_mono_ns);
     } else if (hold != NULL) {
         inode = hold->session_bound ? inode_free_lock(&fs->inodes, path)
                                     : inode_hold(&fs->inodes, hold->token, path);

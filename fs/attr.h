@@ -19,11 +19,13 @@ const Hf__Hold *attr_hold(const struct fs *fs, const Hf__Node *node);
 
 /* Fill in an entry for what stands at a path, and find or make its inode.
  *
+ * @asked_mono_ns: when the cluster was asked.
  * @ret_inode: with a reference for the caller.
  * Return: 0; -ENOENT nothing stands there. */
 int attr_entry(struct fs *fs,
                const char *path,
                const Hf__Node *node,
+               uint64_t asked_mono_ns,
                struct fuse_entry_param *ret_entry,
                struct inode **ret_inode);
 
@@ -39,8 +41,17 @@ bool attr_inode_locked(struct fs *fs, const struct inode *inode, struct stat *re
 /* For how long the kernel may keep them. */
 double attr_timeout_s(const struct fs *fs, const struct inode *inode);
 
-/* Take over what the cluster says of a hold or a directory. */
+/* Take over what the cluster says of a hold or a directory.
+ *
+ * @asked_mono_ns: when it was asked; an answer to an older question than the last one changes
+ * nothing. */
 void attr_update_hold(struct inode *inode, const Hf__Hold *hold);
-void attr_update_directory(struct inode *inode, const Hf__Node *node);
+void attr_update_directory(struct inode *inode, const Hf__Node *node, uint64_t asked_mono_ns);
+
+/* For how much longer may what is known of a directory be told without asking the cluster?  In
+ * all, `dircache=` from the moment of asking: what is left goes to the kernel's own cache.
+ *
+ * Return: seconds; 0: it must be asked. */
+double attr_directory_fresh_s(const struct fs *fs, const struct inode *inode);
 
 #endif

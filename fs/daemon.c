@@ -141,7 +141,7 @@ static void on_root(void *arg, const struct client_reply *reply)
              info.error, info.error[0] != '\0' ? ")" : "");
         return;
     }
-    attr_update_directory(inode_get(&d->fs.inodes, INODE_ROOT), reply->query->nodes[0]);
+    attr_update_directory(inode_get(&d->fs.inodes, INODE_ROOT), reply->query->nodes[0], 0);
     daemon_mount(d);
 }
 

@@ -1,6 +1,7 @@
 #include "fs/inode.h"
 
 #include "raftstore/base/buf.h"
+#include "raftstore/base/clock.h"
 
 #include <stdlib.h>
 
@@ -107,6 +108,14 @@ void inode_unref(struct inode_table *t, struct inode *i)
 {
     i->n_refs--;
     inode_drop_unused(t, i);
+}
+
+void inode_entries_changed(struct inode_table *t, uint64_t number)
+{
+    struct inode *i = inode_get(t, number);
+    uint64_t now_ms = clock_wall_ns(clock_system()) / NS_PER_MS;
+    if (i != NULL && i->time_ms < now_ms)
+        i->time_ms = now_ms;
 }
 
 void inode_forget(struct inode_table *t, uint64_t number, uint64_t n_lookups)

@@ -28,6 +28,7 @@ struct inode {
     gid_t gid;              /* Likewise. */
     uint32_t perm;          /* Likewise. */
     uint64_t time_ms;       /* Wall clock: mtime as last told; FREE: when it was opened first. */
+    uint64_t asked_mono_ns; /* DIRECTORY: when the cluster was asked for the above; 0: ask again. */
     uint64_t n_lookups;     /* What the kernel will forget in the end. */
     unsigned n_refs;        /* Handles and requests that refer to it. */
     UT_hash_handle hh;      /* By number. */
@@ -58,6 +59,10 @@ struct inode *inode_free_lock(struct inode_table *t, const char *path);
 
 void inode_ref(struct inode *i);
 void inode_unref(struct inode_table *t, struct inode *i);
+
+/* This mount has changed the entries of a directory (unknown numbers are ignored): the time of its
+ * last change is now, until the cluster is asked again. */
+void inode_entries_changed(struct inode_table *t, uint64_t number);
 
 /* The kernel dropped so many lookups. */
 void inode_forget(struct inode_table *t, uint64_t number, uint64_t n_lookups);

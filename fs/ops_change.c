@@ -11,6 +11,8 @@
 
 static void on_unlinked(struct act *a, int error)
 {
+    if (error == 0)
+        inode_entries_changed(&a->op.fs->inodes, a->context);
     op_reply_errno(&a->op, error);
 }
 
@@ -25,7 +27,7 @@ void ops_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
         (void)fuse_reply_err(req, -r);
         return;
     }
-    act_start(req, path, NULL, &command, 0, on_unlinked);
+    act_start(req, path, NULL, &command, parent, on_unlinked);
     free(path);
 }
 

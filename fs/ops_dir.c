@@ -19,7 +19,8 @@ struct dir_op {
     struct op op;
     char *path; /* Owned. */
     enum errno_context context;
-    bool attr_only; /* The answer is attributes, not an entry. */
+    bool attr_only;         /* The answer is attributes, not an entry. */
+    uint64_t asked_mono_ns; /* When it was asked what stands there now. */
 };
 
 static void dir_done(struct dir_op *d, int error)
@@ -55,7 +56,7 @@ static void on_dir_shown(void *arg, const struct client_reply *reply)
         dir_done(d, error);
         return;
     }
-    if (attr_entry(fs, d->path, node, &entry, &inode) < 0) {
+    if (attr_entry(fs, d->path, node, d->asked_mono_ns, &entry, &inode) < 0) {
         dir_done(d, ENOENT); /* Removed again meanwhile. */
         return;
     }
@@ -71,6 +72,7 @@ static void on_dir_changed(void *arg, const struct client_result *r)
     if (error == 0)
         error = errno_of_code(d->context, r->result->code);
     if (error == 0 && d->context != ERRNO_RMDIR && op_waiting(&d->op)) {
+        d->asked_mono_ns = clock_mono_ns(clock_system());
         error = show_path(&d->op, d->path, on_dir_shown, d);
         if (error == 0)
             return;
@@ -105,6 +107,7 @@ void ops_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
         (void)fuse_reply_err(req, -r);
         return;
     }
+    directory->asked_mono_ns = 0; /* Its times change. */
     bool inherits = (directory->perm & S_ISGID) != 0;
     command.op = WIRE_OP_MKDIR;
     command.uid = caller->uid;
@@ -123,6 +126,7 @@ void ops_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
         (void)fuse_reply_err(req, -r);
         return;
     }
+    directory->asked_mono_ns = 0; /* Its times change. */
     command.op = WIRE_OP_RMDIR;
     dir_start(req, path, &command, ERRNO_RMDIR);
 }

@@ -77,7 +77,7 @@ static void on_written(struct act *a, int error)
 {
     fuse_req_t request = error == 0 ? op_take(&a->op) : NULL;
     if (request != NULL)
-        (void)fuse_reply_write(request, a->size);
+        (void)fuse_reply_write(request, a->context);
 }
 
 /* One write is one command, whatever its offset. */

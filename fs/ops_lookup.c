@@ -12,6 +12,7 @@
 struct lookup {
     struct op op;
     char *path; /* Owned. */
+    uint64_t asked_mono_ns;
 };
 
 static void lookup_done(struct lookup *l, int error)
@@ -34,7 +35,7 @@ static void on_lookup(void *arg, const struct client_reply *reply)
         return;
     }
     fuse_req_t request = NULL;
-    if (attr_entry(fs, l->path, node, &entry, &inode) < 0) {
+    if (attr_entry(fs, l->path, node, l->asked_mono_ns, &entry, &inode) < 0) {
         lookup_done(l, ENOENT);
         return;
     }
@@ -62,6 +63,7 @@ void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     struct lookup *l = xcalloc(1, sizeof *l);
     l->path = path;
     op_init(&l->op, req, NULL);
+    l->asked_mono_ns = clock_mono_ns(clock_system());
     r = show_path(&l->op, path, on_lookup, l);
     if (r != 0)
         lookup_done(l, r);
@@ -83,6 +85,7 @@ void ops_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *for
 struct getattr {
     struct op op;
     struct inode *inode; /* With a reference. */
+    uint64_t asked_mono_ns;
 };
 
 static void getattr_done(struct getattr *g, int error, nlink_t n_links)
@@ -117,7 +120,7 @@ static void on_getattr(void *arg, const struct client_reply *reply)
             getattr_done(g, ENOENT, 0);
             return;
         }
-        attr_update_directory(g->inode, node);
+        attr_update_directory(g->inode, node, g->asked_mono_ns);
         getattr_done(g, 0, 1);
         return;
     }
@@ -140,6 +143,14 @@ void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         (void)fuse_reply_err(req, ESTALE);
         return;
     }
+    if (inode->kind == INODE_DIRECTORY && attr_directory_fresh_s(fs, inode) > 0) {
+        /* The kernel forgets a directory's attributes at each change of its own, long before
+         * dircache= is over: without this each O_EXCL open would cost a read round more. */
+        struct stat st;
+        attr_inode(inode, &st);
+        (void)fuse_reply_attr(req, &st, attr_directory_fresh_s(fs, inode));
+        return;
+    }
     struct getattr *g = xcalloc(1, sizeof *g);
     g->inode = inode;
     inode_ref(inode);
@@ -148,6 +159,7 @@ void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         getattr_done(g, 0, 1);
         return;
     }
+    g->asked_mono_ns = clock_mono_ns(clock_system());
     int r = show_path(&g->op, inode->path, on_getattr, g);
     if (r != 0)
         getattr_done(g, r, 0);

@@ -22,6 +22,7 @@
 struct acquire {
     struct op op;
     char *path; /* Owned. */
+    fuse_ino_t parent;
     uint32_t perm;
     gid_t gid;
     struct fuse_file_info fi; /* Of the request. */
@@ -94,6 +95,7 @@ static void acquired(struct acquire *a, const struct client_result *r)
     inode->perm = a->perm;
     inode->time_ms = clock_wall_ns(clock_system()) / NS_PER_MS;
     LOG_DEBUG("acquired", "path=%s token=%" PRIu64, log_quote(bytes_str(a->path)), token);
+    inode_entries_changed(&fs->inodes, a->parent);
     if (!reply_create(&a->op, inode, hold, &a->fi))
         ask_release(fs, a->path, token);
     inode_unref(&fs->inodes, inode);
@@ -171,6 +173,7 @@ void ops_create(
     }
     struct acquire *a = xcalloc(1, sizeof *a);
     a->path = path;
+    a->parent = parent;
     op_init(&a->op, req, on_acquire_interrupt);
     a->fi = *fi;
     a->perm = (uint32_t)mode & 0777u;
