@@ -18,6 +18,7 @@
 #define BUSY_RETRY_MS  100
 #define BUSY_RETRIES   50   /* A killed daemon may take a moment to let go of its data. */
 #define CLOSE_GRACE_MS 1000 /* To end the session at the cluster. */
+#define CLOSE_LATE_MS  5000 /* An end that takes longer is a mistake of ours: say what is open. */
 
 struct daemon {
     const struct daemon_config *config;
@@ -30,6 +31,7 @@ struct daemon {
     struct channel channel;
     uv_signal_t signals[3];
     uv_timer_t retry; /* To start the store again. */
+    uv_timer_t late;  /* Runs while we end; does not keep the loop going. */
     unsigned n_retries;
     bool ready; /* on_ready() was told. */
     bool had_session;
@@ -80,11 +82,29 @@ static void on_client_closed(void *arg)
         node_stop(d->node, on_node_stopped, d);
 }
 
+static void log_open_handle(uv_handle_t *handle, void *arg)
+{
+    const struct daemon *d = arg;
+    if (handle != (const uv_handle_t *)&d->late)
+        LOG_ERROR("still open", "handle=%s active=%d closing=%d",
+                  uv_handle_type_name(uv_handle_get_type(handle)), uv_is_active(handle),
+                  uv_is_closing(handle));
+}
+
+static void on_late(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    LOG_ERROR("the end takes long", "client=%d node=%d requests=%d", d->client != NULL,
+              d->node != NULL, (int)d->loop.active_reqs.count);
+    uv_walk(&d->loop, log_open_handle, d);
+}
+
 static void daemon_stop(struct daemon *d)
 {
     if (d->stopping)
         return;
     d->stopping = true;
+    (void)uv_timer_start(&d->late, on_late, CLOSE_LATE_MS, 0); /* Never fails. */
     channel_close(&d->channel);
     for (size_t i = 0; i < sizeof d->signals / sizeof d->signals[0]; i++)
         uv_close((uv_handle_t *)&d->signals[i], NULL);
@@ -266,6 +286,9 @@ static int start(struct daemon *d)
         return r;
     (void)uv_timer_init(&d->loop, &d->retry); /* Never fails. */
     d->retry.data = d;
+    (void)uv_timer_init(&d->loop, &d->late);
+    uv_unref((uv_handle_t *)&d->late);
+    d->late.data = d;
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         (void)uv_signal_init(&d->loop, &d->signals[i]);
         d->signals[i].data = d;
@@ -312,6 +335,8 @@ int daemon_run(const struct daemon_config *config)
     }
     begin(&d);
     (void)uv_run(&d.loop, UV_RUN_DEFAULT); /* Ends when daemon_stop() has closed everything. */
+    uv_close((uv_handle_t *)&d.late, NULL);
+    (void)uv_run(&d.loop, UV_RUN_DEFAULT);
     channel_deinit(&d.channel);
     fs_deinit(&d.fs);
     if (uv_loop_close(&d.loop) < 0)

@@ -107,8 +107,9 @@ class Process:
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
+            where = self.where()
             self.kill()
-            raise Failed(f"{self.name} did not end within {seconds} s of SIGTERM") from None
+            raise Failed(f"{self.name} did not end within {seconds} s of SIGTERM\n{where}") from None
 
     def wait(self, seconds):
         """Wait for it to end by itself; returns the exit code."""
@@ -116,7 +117,28 @@ class Process:
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise Failed(f"{self.name} still runs after {seconds} s") from None
+            where = self.where()
+            raise Failed(f"{self.name} still runs after {seconds} s\n{where}") from None
+
+    def where(self):
+        """Where it hangs, for a report; ends it."""
+        lines = []
+        for name in ("wchan", "stack", "syscall"):
+            try:
+                with open(f"/proc/{self.pid}/{name}") as f:
+                    lines.append(f"{name}: {f.read().strip()}")
+            except OSError as e:
+                lines.append(f"{name}: {e}")
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with open(f"/proc/{self.pid}/task/{task}/stat") as f:
+                lines.append("task: " + f.read()[:40])
+        before = len(self.text())
+        self.signal(signal.SIGABRT)  # A sanitizer prints the stack (handle_abort=1).
+        try:
+            self.popen.wait(10)
+        except subprocess.TimeoutExpired:
+            lines.append("it does not end by SIGABRT either")
+        return "\n".join(lines) + "\n" + self.text()[before:][:4000]
 
     def text(self):
         with open(self.log, errors="replace") as f:
