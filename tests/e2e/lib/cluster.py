@@ -27,6 +27,7 @@ PROGRAMS = {
     "holdfast-bench": ["tools/holdfast-bench"],
     "chaos_worker": ["tests/e2e/chaos_worker"],
     "failio.so": ["tests/e2e/failio.so"],
+    "lockf_locker": ["tests/e2e/lockf_locker"],
 }
 REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|Assertion .* failed")
 
@@ -73,6 +74,7 @@ class Process:
         self.name = name
         self.log = os.path.join(test.directory, name + ".log")
         self.expected = False  # Its end is wanted: a test killed or stopped it.
+        self.stopped = False  # By stop().
         with open(self.log, "ab") as log:
             log.write(("--- " + " ".join(argv) + "\n").encode())
             log.flush()
@@ -95,10 +97,15 @@ class Process:
         self.popen.wait(20)
 
     def stop(self):
+        self.stopped = True
         self.signal(signal.SIGSTOP)
 
     def cont(self):
-        self.signal(signal.SIGCONT)
+        """Only what stop() has stopped: a SIGCONT also takes away the SIGSTOP with which
+        LeakSanitizer, at a process's end, attaches to it; it would then wait for ever."""
+        if self.stopped:
+            self.stopped = False
+            self.signal(signal.SIGCONT)
 
     def end(self, seconds=20):
         """SIGTERM; returns the exit code."""
