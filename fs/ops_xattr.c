@@ -5,9 +5,11 @@
 
 #include "fs/act.h"
 #include "fs/attr.h"
+#include "fs/locker.h"
 #include "fs/show.h"
 #include "raftstore/base/duration.h"
 #include "raftstore/wire/codes.h"
+#include "raftstore/wire/pack.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -29,7 +31,7 @@ static const char *const root_names[] = {PREFIX "cluster", PREFIX "mount"};
 
 struct getxattr {
     struct op op;
-    uint64_t token; /* Of the inode. */
+    struct inode *inode; /* With a reference. */
     enum xattr what;
     size_t size; /* Of the caller's buffer; 0: it asks for the size. */
 };
@@ -75,12 +77,43 @@ static const Hf__Hold *find_token(const Hf__Node *node, uint64_t token)
     return NULL;
 }
 
+static const Hf__Hold *find_owner(const Hf__Node *node, const char *owner)
+{
+    for (size_t i = 0; i < node->n_holds; i++)
+        if (bytes_equal(pack_bytes(node->holds[i]->owner), bytes_str(owner)))
+            return node->holds[i];
+    return NULL;
+}
+
+/* The hold that is asked for.  The file of flock and fcntl locks stands for all holds at its path:
+ * of several the caller wants its own, if it has one. */
+static const Hf__Hold *find_hold(struct getxattr *g, const Hf__Node *node)
+{
+    if (g->inode->kind == INODE_HOLD)
+        return find_token(node, g->inode->id);
+    struct fs *fs = g->op.fs;
+    const Hf__Hold *first = attr_hold(fs, node);
+    if (first == NULL || node->n_holds == 1)
+        return first;
+    struct lineage caller;
+    op_lineage(&g->op, &caller);
+    const struct locker *l = locker_find_authorised(fs, g->inode->path, g->op.caller.uid, &caller);
+    const Hf__Hold *own = l != NULL ? find_owner(node, l->text) : NULL;
+    return own != NULL ? own : first;
+}
+
+static void getxattr_free(struct getxattr *g)
+{
+    inode_unref(&g->op.fs->inodes, g->inode);
+    free(g);
+}
+
 static void on_getxattr(void *arg, const struct client_reply *reply)
 {
     struct getxattr *g = arg;
     int error;
     const Hf__Node *node = show_node(reply, &error);
-    const Hf__Hold *hold = node != NULL ? find_token(node, g->token) : NULL;
+    const Hf__Hold *hold = node != NULL ? find_hold(g, node) : NULL;
     fuse_req_t request = op_take(&g->op);
     if (request != NULL && node == NULL) {
         (void)fuse_reply_err(request, error);
@@ -92,7 +125,7 @@ static void on_getxattr(void *arg, const struct client_reply *reply)
         reply_value(request, value.data, value.size, g->size);
         buf_deinit(&value);
     }
-    free(g);
+    getxattr_free(g);
 }
 
 static void getxattr_root(fuse_req_t req, const char *name, size_t size)
@@ -125,19 +158,20 @@ void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
         getxattr_root(req, name, size);
         return;
     }
-    if (inode == NULL || inode->kind != INODE_HOLD || find_name(name, &what) < 0) {
+    if (inode == NULL || inode->kind == INODE_DIRECTORY || find_name(name, &what) < 0) {
         (void)fuse_reply_err(req, ENODATA);
         return;
     }
     struct getxattr *g = xcalloc(1, sizeof *g);
-    g->token = inode->id;
+    g->inode = inode;
+    inode_ref(inode);
     g->what = what;
     g->size = size;
     op_init(&g->op, req, NULL);
     int error = show_path(&g->op, inode->path, on_getxattr, g);
     if (error != 0) {
         op_reply_errno(&g->op, error);
-        free(g);
+        getxattr_free(g);
     }
 }
 
@@ -153,7 +187,7 @@ void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     struct buf names = BUF_INIT;
     if (ino == INODE_ROOT)
         add_names(&names, root_names, sizeof root_names / sizeof root_names[0]);
-    else if (inode != NULL && inode->kind == INODE_HOLD)
+    else if (inode != NULL && inode->kind != INODE_DIRECTORY)
         add_names(&names, lock_names, XATTR_COUNT);
     reply_value(req, names.data, names.size, size);
     buf_deinit(&names);

@@ -554,3 +554,45 @@ def test_release_under_a_waiter(m):
         os.close(a)
         other.communicate("\n", timeout=5)
         free(p)
+
+
+# Takes a shared lock, tells the token that its own child sees.
+READER = r"""
+import fcntl, os, subprocess, sys
+f = open(sys.argv[1], "w")
+fcntl.flock(f, fcntl.LOCK_SH)
+out = subprocess.run(["getfattr", "--absolute-names", "--only-values", "-n", "user.holdfast.token", sys.argv[1]],
+                     check=True, capture_output=True, text=True)
+print(out.stdout, os.getxattr(f.fileno(), "user.holdfast.token").decode(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_attributes(m):
+    """The token, for whoever locks; of several readers each is told its own."""
+    p = m.path("attributes")
+    a = opened(p)
+    for target in (a, p):
+        with fails("ENOENT" if target == p else "ENODATA"):
+            os.getxattr(target, "user.holdfast.token")
+    fcntl.flock(a, EX)
+    token = show(p)["token"]
+    for target in (a, p):
+        assert os.getxattr(target, "user.holdfast.token").decode() == token
+        assert os.getxattr(target, "user.holdfast.mode") == b"exclusive"
+        assert set(os.listxattr(target)) == {
+            "user.holdfast." + n for n in ("token", "owner", "ttl_ms", "remaining_ms", "mode")}
+    fcntl.flock(a, UN)
+    readers = [subprocess.Popen(["python3", "-c", READER, p], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+               for _ in range(3)]
+    tokens = []
+    for r in readers:
+        by_path, by_descriptor = r.stdout.readline().split()
+        assert by_path == by_descriptor, (by_path, by_descriptor)
+        assert int(by_path) > int(token), (by_path, token)
+        tokens.append(by_path)
+    assert len(set(tokens)) == 3, tokens
+    for r in readers:
+        r.communicate("\n", timeout=5)
+    os.close(a)
+    free(p)
