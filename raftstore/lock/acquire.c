@@ -18,6 +18,13 @@ bool ttl_valid(uint64_t ttl_ms)
     return ttl_ms >= LOCK_TTL_MS_MIN && ttl_ms <= LOCK_TTL_MS_MAX;
 }
 
+bool limit_valid(
+    uint32_t limit, enum lock_mode mode, enum lock_kind kind, uint64_t start, uint64_t end)
+{
+    return limit == 0 || (limit <= LOCK_SEMAPHORE_MAX && mode == LOCK_EXCLUSIVE &&
+                          !kind_is_posix(kind) && start == 0 && end == LOCK_RANGE_END);
+}
+
 static bool paths_valid(const struct lock_command *c)
 {
     if (c->n_paths < 1 || c->n_paths > LOCK_PATHS_MAX)
@@ -38,6 +45,7 @@ static bool acquire_valid(const struct lock_command *c)
 {
     return paths_valid(c) && owner_valid(c->owner) && mode_valid(c->mode) &&
            (unsigned)c->kind <= LOCK_KIND_OFD && c->start <= c->end &&
+           limit_valid(c->limit, c->mode, c->kind, c->start, c->end) &&
            (c->ttl_ms == 0 || ttl_valid(c->ttl_ms)) && c->lock_delay_ms <= LOCK_TTL_MS_MAX &&
            c->note.size <= LOCK_NOTE_BYTES_MAX && c->perm <= LOCK_PERM_MAX;
 }
@@ -47,7 +55,7 @@ static struct request request_of(const struct op *o)
     const struct lock_command *c = o->c;
     return (struct request){
         .session = o->s,
-        .claim = {c->owner, c->start, c->end, c->mode == LOCK_EXCLUSIVE},
+        .claim = {c->owner, c->start, c->end, c->mode == LOCK_EXCLUSIVE, c->limit},
         .note = c->note,
         .agent_number = c->agent,
         .seq = c->seq,
@@ -251,7 +259,7 @@ enum lock_code op_acquire(struct op *o)
     }
     if (r.n_paths == 1 && !kind_is_posix(r.kind)) {
         struct hold *h = own_exact(nodes[0], &r, true);
-        if (h != NULL)
+        if (h != NULL && hold_limit(h) == 0 && r.claim.limit == 0)
             return convert_hold(o, h, r.claim.exclusive);
     }
     r.flags = standing(&r, nodes);
@@ -269,7 +277,7 @@ enum lock_code op_acquire(struct op *o)
 void conflict_show(struct op *o)
 {
     const struct lock_command *c = o->c;
-    struct claim claim = {c->owner, c->start, c->end, c->mode == LOCK_EXCLUSIVE};
+    struct claim claim = {c->owner, c->start, c->end, c->mode == LOCK_EXCLUSIVE, c->limit};
     struct hold *own = NULL;
     if (c->op == LOCK_OP_CONVERT) {
         if (find_own(o, &own) != LOCK_OK)

@@ -38,10 +38,29 @@ static const char *check_pairs(const struct node *n)
         struct claim ca = hold_claim(a);
         for (const struct hold *b = a->next; b != NULL; b = b->next) {
             struct claim cb = hold_claim(b);
-            if (claims_conflict(&ca, &cb))
+            if (claims_conflict(&ca, &cb) && (ca.limit == 0 || cb.limit == 0))
                 return "two holds of a lock conflict";
         }
     }
+    return NULL;
+}
+
+/* No more hold a lock than each of its semaphores allows. */
+static const char *check_semaphores(const struct node *n)
+{
+    size_t n_semaphores = 0;
+    for (const struct hold *h = n->holds; h != NULL; h = h->next)
+        n_semaphores += hold_limit(h) != 0;
+    for (const struct hold *h = n->holds; h != NULL; h = h->next) {
+        if (hold_limit(h) == 0)
+            continue;
+        if (!h->exclusive || !hold_is_whole(h) || kind_is_posix((enum lock_kind)h->kind))
+            return "a semaphore is not whole and exclusive";
+        if (n_semaphores > hold_limit(h))
+            return "more hold a semaphore than it allows";
+    }
+    if (n->crowd != NULL && n->crowd->n_semaphores != n_semaphores)
+        return "a lock's count of semaphores is wrong";
     return NULL;
 }
 
@@ -137,6 +156,8 @@ static const char *check_lock(struct tally *y, const struct node *n)
         why = check_hold(y, n, h);
     if (why == NULL)
         why = check_pairs(n);
+    if (why == NULL)
+        why = check_semaphores(n);
     if (why == NULL && n->crowd != NULL)
         why = check_crowd(y, n);
     y->n_locks += n->holds != NULL || (n->crowd != NULL && n->crowd->n_links > 0);

@@ -3,12 +3,12 @@
 
 struct claim hold_claim(const struct hold *h)
 {
-    return (struct claim){hold_owner(h), hold_start(h), hold_end(h), h->exclusive};
+    return (struct claim){hold_owner(h), hold_start(h), hold_end(h), h->exclusive, hold_limit(h)};
 }
 
 struct claim waiter_claim(const struct waiter *w)
 {
-    return (struct claim){waiter_owner(w), w->start, w->end, w->exclusive};
+    return (struct claim){waiter_owner(w), w->start, w->end, w->exclusive, w->limit};
 }
 
 /* Can no hold of the node be in the way of this claim, by the counters alone? */
@@ -46,14 +46,67 @@ static struct hold *find_conflict(const struct node *n, const struct claim *c, b
     return f.best;
 }
 
+static size_t n_semaphores(const struct node *n)
+{
+    if (n->crowd != NULL)
+        return n->crowd->n_semaphores;
+    return n->holds != NULL && hold_limit(n->holds) != 0;
+}
+
+static uint32_t smallest_limit(const struct node *n)
+{
+    if (n->crowd != NULL && n->crowd->index != NULL)
+        return n->crowd->index->ranges->limit_min;
+    uint32_t limit = UINT32_MAX;
+    for (const struct hold *h = n->holds; h != NULL; h = h->next) {
+        if (hold_limit(h) != 0 && hold_limit(h) < limit)
+            limit = hold_limit(h);
+    }
+    return limit;
+}
+
+static bool stop(void *arg, struct hold *h)
+{
+    (void)arg;
+    (void)h;
+    return false;
+}
+
+/* Has a semaphore's claim a slot left, beside what others hold? */
+static bool has_room(const struct node *n, const struct claim *c)
+{
+    size_t n_others = n_semaphores(n), n_holds = n->crowd == NULL ? 1 : n->crowd->n_holds;
+    uint32_t limit = c->limit;
+    if (n_others == n_holds && own_visit(n, c->owner, 0, LOCK_RANGE_END, stop, NULL)) {
+        uint32_t smallest = smallest_limit(n);
+        return n_others < (limit < smallest ? limit : smallest);
+    }
+    /* Its owner has a slot already; or somebody holds more here than a slot, which only the one
+     * who has the only slot can. */
+    n_others = 0;
+    for (const struct hold *h = n->holds; h != NULL; h = h->next) {
+        if (bytes_equal(hold_owner(h), c->owner))
+            continue;
+        if (hold_limit(h) == 0)
+            return false;
+        n_others++;
+        limit = hold_limit(h) < limit ? hold_limit(h) : limit;
+    }
+    return n_others < limit;
+}
+
 bool node_holds_conflict(const struct node *n, const struct claim *c)
 {
+    if (c->limit != 0 && n_semaphores(n) > 0)
+        return !has_room(n, c);
     return find_conflict(n, c, true) != NULL;
 }
 
 /* The one in the way that begins first, by (start, token); NULL: none. */
 struct hold *node_first_conflict(const struct node *n, const struct claim *c)
 {
+    if (c->limit != 0 && !node_holds_conflict(n, c))
+        return NULL;
     return find_conflict(n, c, false);
 }
 
@@ -110,7 +163,8 @@ bool node_waiters_conflict(const struct node *n,
     return false;
 }
 
-/* A lapsed session's hold is wanted by whoever conflicts with it, and by its own owner. */
+/* A lapsed session's hold is wanted by whoever conflicts with it, and by its own owner; a slot by
+ * whoever asks for one. */
 bool claim_wants(const struct claim *c, const struct hold *h)
 {
     if (hold_start(h) > c->end || c->start > hold_end(h))

@@ -7,6 +7,7 @@ static void count_hold(struct crowd *c, const struct hold *h, size_t step)
 {
     c->n_holds += step;
     c->n_exclusive += h->exclusive ? step : 0;
+    c->n_semaphores += hold_limit(h) != 0 ? step : 0;
     c->n_ranged += hold_is_whole(h) ? 0 : step;
 }
 

@@ -1,4 +1,7 @@
-/* Deadlock detection: agents and the search for a cycle of waits. */
+/* Deadlock detection: agents and the search for a cycle of waits.
+ *
+ * Who waits for a semaphore's slot waits for any of its holders, not for all: a cycle through such
+ * a wait is a deadlock only if too many of those holders are stuck themselves. */
 #include "raftstore/lock/table.h"
 
 #include <stdlib.h>
@@ -40,6 +43,7 @@ struct search {
     const struct agent *origin;
     size_t edges; /* Looked at so far. */
     bool closed;  /* The origin was reached. */
+    bool choice;  /* Somebody came by who waits for any of several. */
 };
 
 /* Somebody waits for this agent. Return: false when the search is over. */
@@ -50,7 +54,7 @@ static bool reach(struct search *s, struct agent *a)
         return true;
     if (a == s->origin) {
         s->closed = true;
-        return false;
+        return s->choice; /* Then the whole picture is needed. */
     }
     if (a->mark == t->search || a->n_waiters == 0)
         return true;
@@ -85,17 +89,115 @@ static bool search_list(struct search *s,
 static bool search_link(struct search *s, const struct link *l)
 {
     struct claim c = waiter_claim(l->waiter);
-    for (const struct hold *h = l->node->holds; h != NULL; h = h->next) {
+    bool slots_left = c.limit != 0 && !node_holds_conflict(l->node, &c);
+    for (const struct hold *h = slots_left ? NULL : l->node->holds; h != NULL; h = h->next) {
         struct claim held = hold_claim(h);
         if (++s->edges > LOCK_EDGES_MAX)
             return false;
-        if (claims_conflict(&held, &c) && !reach(s, hold_agent(h)))
+        if (!claims_conflict(&held, &c))
+            continue;
+        s->choice |= held.limit != 0 && c.limit != 0;
+        if (!reach(s, hold_agent(h)))
             return false;
     }
     bool arrived = false;
     if (!search_list(s, &l->node->crowd->front, l, &c, &arrived))
         return false;
     return arrived || search_list(s, &l->node->crowd->line, l, &c, &arrived);
+}
+
+/* Could an agent not go on even if everybody did who is not marked as stuck? */
+static bool is_stuck(const struct search *s, const struct agent *a)
+{
+    return a != NULL && a->mark == s->t->search;
+}
+
+/* By what is held on one path. */
+static bool holds_block(struct search *s, const struct link *l, const struct claim *c)
+{
+    uint64_t n_stuck = 0;
+    uint32_t limit = c->limit;
+    for (const struct hold *h = l->node->holds; h != NULL; h = h->next) {
+        struct claim held = hold_claim(h);
+        s->edges++;
+        if (!claims_conflict(&held, c) || !is_stuck(s, hold_agent(h)))
+            continue;
+        if (c->limit == 0 || held.limit == 0)
+            return true;
+        n_stuck++;
+        limit = held.limit < limit ? held.limit : limit;
+    }
+    return n_stuck > 0 && n_stuck >= limit;
+}
+
+/* And by who stands there before it. */
+static bool link_blocks(struct search *s, const struct link *l)
+{
+    struct claim c = waiter_claim(l->waiter);
+    if (holds_block(s, l, &c))
+        return true;
+    for (int i = 0; i < 2; i++) {
+        const struct link *ahead;
+        TAILQ_FOREACH(ahead, i == 0 ? &l->node->crowd->front : &l->node->crowd->line, entry)
+        {
+            if (ahead == l)
+                return false;
+            s->edges++;
+            if (is_stuck(s, ahead->waiter->agent) && waiter_is_ahead(ahead, &c, l->waiter->flags))
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool agent_blocked(struct search *s, const struct agent *a)
+{
+    const struct waiter *v;
+    TAILQ_FOREACH(v, &a->waiters, agent_entry)
+    {
+        for (unsigned p = 0; p < v->n_paths; p++) {
+            if (v->links[p].node != NULL && link_blocks(s, &v->links[p]))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Of those found, take the mark from one after another who could go on.  Is the origin left? */
+static bool origin_is_stuck(struct search *s)
+{
+    struct lock_table *t = s->t;
+    bool again = true;
+    while (again) {
+        again = false;
+        for (size_t i = 0; i < t->n_found; i++) {
+            struct agent *a = t->found[i];
+            if (s->edges > LOCK_EDGES_MAX)
+                return false;
+            if (!is_stuck(s, a) || agent_blocked(s, a))
+                continue;
+            a->mark = 0;
+            again = true;
+        }
+    }
+    return is_stuck(s, s->origin);
+}
+
+/* Follow all waits from the origin on.  Return: false when the search is over before its end. */
+static bool search_all(struct search *s)
+{
+    const struct lock_table *t = s->t;
+    for (size_t i = 0; i < t->n_found; i++) {
+        const struct waiter *v;
+        TAILQ_FOREACH(v, &t->found[i]->waiters, agent_entry)
+        {
+            for (unsigned p = 0; p < v->n_paths; p++) {
+                if (v->links[p].node != NULL && !search_link(s, &v->links[p]))
+                    return false;
+            }
+        }
+    }
+    return true;
 }
 
 /* Does this waiter, which stands in its queues already, close a cycle of waits?
@@ -111,21 +213,14 @@ bool deadlock_closes(struct lock_table *t, const struct waiter *w)
     if (origin->n_holds == 0 && origin->n_waiters == 1 && (w->flags & WAITER_F_FRONT) == 0)
         return false;
     struct search s = {.t = t, .origin = origin};
-    t->search++;
+    origin->mark = ++t->search;
     t->n_found = 0;
     ARRAY_RESERVE(t->found, t->n_found, t->found_alloc);
     t->found[t->n_found++] = origin;
-    for (size_t i = 0; i < t->n_found; i++) {
-        const struct waiter *v;
-        TAILQ_FOREACH(v, &t->found[i]->waiters, agent_entry)
-        {
-            for (unsigned p = 0; p < v->n_paths; p++) {
-                if (v->links[p].node != NULL && !search_link(&s, &v->links[p]))
-                    return s.closed;
-            }
-        }
-    }
-    return false;
+    bool whole = search_all(&s);
+    if (!s.choice || !s.closed)
+        return s.closed;
+    return whole && origin_is_stuck(&s);
 }
 
 /* Two holders who both wait to raise what they hold, each in the other's way, can never go on:

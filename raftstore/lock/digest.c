@@ -89,7 +89,7 @@ void digest_hold(struct lock_table *t, const struct hold *h, bool add)
     mix_pair(&m, two(h->ttl_ms, h->pid), two(h->uid, h->gid));
     mix_pair(&m, hold_start(h), hold_end(h));
     mix_pair(&m, two(h->perm, bits), x == NULL ? 0 : x->lock_delay_ms);
-    mix_pair(&m, agent == NULL ? 0 : agent->number, 0);
+    mix_pair(&m, agent == NULL ? 0 : agent->number, hold_limit(h));
     mix_place(&m, h->node);
     mix_bytes(&m, hold_owner(h));
     mix_bytes(&m, hold_note(h));
@@ -105,7 +105,7 @@ void digest_waiter(struct lock_table *t, const struct waiter *w, bool add)
     mix_pair(&m, w->convert_token, w->session->id);
     mix_pair(&m, w->agent == NULL ? 0 : w->agent->number, two(w->ttl_ms, w->lock_delay_ms));
     mix_pair(&m, two(w->flags, w->pid), two(w->uid, w->gid));
-    mix_pair(&m, two(w->perm, w->n_paths), two(w->exclusive, (uint32_t)w->kind));
+    mix_pair(&m, two(w->perm, w->n_paths), two(w->exclusive | w->limit << 1, (uint32_t)w->kind));
     for (unsigned i = 0; i < w->n_paths; i++)
         mix_place(&m, w->links[i].node);
     mix_bytes(&m, waiter_owner(w));

@@ -69,6 +69,7 @@ effect_hold(struct lock_table *t, enum lock_effect_type type, const struct hold 
 {
     struct lock_effect *e = effect_add(t, type);
     e->mode = h->exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED;
+    e->limit = hold_limit(h);
     e->kind = (enum lock_kind)h->kind;
     e->session_id = h->session_id;
     e->token = h->token;
@@ -90,6 +91,7 @@ struct lock_effect *effect_waiter(struct lock_table *t,
 {
     struct lock_effect *e = effect_add(t, type);
     e->mode = w->exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED;
+    e->limit = w->limit;
     e->kind = w->kind;
     e->session_id = w->session->id;
     e->seq = w->seq;

@@ -91,6 +91,7 @@ static int out_hold(struct out *o, const struct hold *h, struct bytes path)
     row.hold.lock_delay_ms = h->has_extra ? hold_extra(h)->lock_delay_ms : 0;
     row.hold.agent = hold_agent(h) == NULL ? 0 : hold_agent(h)->number;
     row.hold.mode = h->exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED;
+    row.hold.limit = hold_limit(h);
     row.hold.kind = (enum lock_kind)h->kind;
     row.hold.linked = h->linked;
     row.hold.session_bound = hold_session(h) != NULL;
@@ -134,6 +135,7 @@ static int out_waiter(struct out *o, const struct waiter *w)
     row.waiter.agent = w->agent == NULL ? 0 : w->agent->number;
     row.waiter.convert_token = w->convert_token;
     row.waiter.mode = w->exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED;
+    row.waiter.limit = w->limit;
     row.waiter.kind = w->kind;
     row.waiter.flags = w->flags;
     row.waiter.pid = w->pid;

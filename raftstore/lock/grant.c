@@ -131,14 +131,14 @@ static bool take_exact(void *arg, struct hold *h)
     const struct request *r = e->request;
     if (hold_start(h) == r->claim.start && hold_end(h) == r->claim.end &&
         kind_is_posix((enum lock_kind)h->kind) == kind_is_posix(r->kind) &&
-        (e->any_mode || h->exclusive == r->claim.exclusive) &&
+        (e->any_mode || (h->exclusive == r->claim.exclusive && hold_limit(h) == r->claim.limit)) &&
         (e->best == NULL || hold_order(h, e->best) < 0))
         e->best = h;
     return true;
 }
 
-/* The owner's hold on just this range (POSIX holds and others don't mix), in the mode asked for
- * or in any; the first one by token. */
+/* The owner's hold on just this range (POSIX holds and others don't mix), in the mode and with the
+ * limit asked for or with any; the first one by token. */
 struct hold *own_exact(const struct node *n, const struct request *r, bool any_mode)
 {
     struct exact e = {.request = r, .any_mode = any_mode};
@@ -251,7 +251,7 @@ void grant(struct lock_table *t,
     struct hold *h = NULL;
     if (r->n_paths == 1 && !kind_is_posix(r->kind))
         h = own_exact(nodes[0], r, true);
-    if (h != NULL) {
+    if (h != NULL && hold_limit(h) == 0 && r->claim.limit == 0) {
         h = hold_set_mode(t, h, r->claim.exclusive);
         if (waited)
             tell_granted(t, r, h, waited);

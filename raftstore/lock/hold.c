@@ -55,7 +55,8 @@ struct hold *hold_alloc(bool extra, struct bytes owner, struct bytes note)
 struct hold *hold_new(struct lock_table *t, struct node *n, const struct request *r, uint64_t token)
 {
     bool whole = r->claim.start == 0 && r->claim.end == LOCK_RANGE_END;
-    bool extra = !whole || r->ttl_ms == 0 || r->lock_delay_ms != 0 || r->agent_number != 0;
+    bool extra = !whole || r->ttl_ms == 0 || r->lock_delay_ms != 0 || r->agent_number != 0 ||
+                 r->claim.limit != 0;
     struct hold *h = hold_alloc(extra, r->claim.owner, r->note);
     h->token = token;
     h->since_ns = h->renewed_ns = t->stamp_ns;
@@ -73,6 +74,7 @@ struct hold *hold_new(struct lock_table *t, struct node *n, const struct request
         x->start = r->claim.start;
         x->end = r->claim.end;
         x->lock_delay_ms = r->lock_delay_ms;
+        x->limit = r->claim.limit;
         x->session = r->ttl_ms == 0 ? r->session : NULL;
         if (r->agent_number != 0)
             x->agent = agent_need(t, r->session->id, r->agent_number);
@@ -106,6 +108,7 @@ struct hold *hold_dup(const struct hold *h, bool extra, struct bytes note)
         x->agent = hold_agent(h);
         x->session = hold_session(h);
         x->lock_delay_ms = h->has_extra ? hold_extra(h)->lock_delay_ms : 0;
+        x->limit = hold_limit(h);
     }
     return d;
 }

@@ -113,7 +113,9 @@ static bool hold_row_valid(const struct lock_table *t, const struct lock_row *ro
            session_count(row->hold.session_id) < t->next_session_id &&
            deadline_ns == row->hold.deadline_ns && row->hold.start <= row->hold.end &&
            row->hold.lock_delay_ms <= LOCK_TTL_MS_MAX && mode_valid(row->hold.mode) &&
-           (unsigned)row->hold.kind <= LOCK_KIND_OFD && row->hold.perm <= LOCK_PERM_MAX;
+           (unsigned)row->hold.kind <= LOCK_KIND_OFD && row->hold.perm <= LOCK_PERM_MAX &&
+           limit_valid(row->hold.limit, row->hold.mode, row->hold.kind, row->hold.start,
+                       row->hold.end);
 }
 
 static int in_hold(struct lock_table *t, const struct lock_row *row)
@@ -124,13 +126,13 @@ static int in_hold(struct lock_table *t, const struct lock_row *row)
     if (n == NULL)
         return -EINVAL;
     struct claim claim = {row->hold.owner, row->hold.start, row->hold.end,
-                          row->hold.mode == LOCK_EXCLUSIVE};
+                          row->hold.mode == LOCK_EXCLUSIVE, row->hold.limit};
     const struct hold *twin = tokens_find(&t->tokens, row->hold.token);
     if (node_holds_conflict(n, &claim) || (twin != NULL && twin->node != n))
         return -EINVAL;
     bool whole = claim.start == 0 && claim.end == LOCK_RANGE_END;
-    bool extra =
-        !whole || row->hold.session_bound || row->hold.lock_delay_ms != 0 || row->hold.agent != 0;
+    bool extra = !whole || row->hold.session_bound || row->hold.lock_delay_ms != 0 ||
+                 row->hold.agent != 0 || row->hold.limit != 0;
     struct hold *h = hold_alloc(extra, claim.owner, row->hold.note);
     h->token = row->hold.token;
     h->since_ns = row->hold.since_ns;
@@ -150,6 +152,7 @@ static int in_hold(struct lock_table *t, const struct lock_row *row)
         x->start = claim.start;
         x->end = claim.end;
         x->lock_delay_ms = (uint32_t)row->hold.lock_delay_ms;
+        x->limit = row->hold.limit;
         x->session = row->hold.session_bound ? session_find(t, row->hold.session_id) : NULL;
         if (row->hold.agent != 0)
             x->agent = agent_need(t, row->hold.session_id, row->hold.agent);
@@ -174,7 +177,9 @@ static bool waiter_row_valid(const struct lock_table *t, const struct lock_row *
            row->waiter.start <= row->waiter.end && row->waiter.lock_delay_ms <= LOCK_TTL_MS_MAX &&
            (row->waiter.ttl_ms == 0 || ttl_valid(row->waiter.ttl_ms)) &&
            mode_valid(row->waiter.mode) && (unsigned)row->waiter.kind <= LOCK_KIND_OFD &&
-           row->waiter.perm <= LOCK_PERM_MAX;
+           row->waiter.perm <= LOCK_PERM_MAX &&
+           limit_valid(row->waiter.limit, row->waiter.mode, row->waiter.kind, row->waiter.start,
+                       row->waiter.end);
 }
 
 /* The hold that a queued CONVERT names must be there. */
@@ -206,7 +211,7 @@ static int in_waiter(struct lock_table *t, const struct lock_row *row)
     struct request r = {
         .session = session_find(t, row->waiter.session_id),
         .claim = {row->waiter.owner, row->waiter.start, row->waiter.end,
-                  row->waiter.mode == LOCK_EXCLUSIVE},
+                  row->waiter.mode == LOCK_EXCLUSIVE, row->waiter.limit},
         .note = row->waiter.note,
         .seq = row->waiter.seq,
         .ttl_ms = (uint32_t)row->waiter.ttl_ms,

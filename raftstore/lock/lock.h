@@ -14,6 +14,13 @@
  * stamp below the last one counts as the last one.  Deadlines are cluster time as well; a
  * deadline d is over at every stamp >= d.
  *
+ * Semaphores: an exclusive ACQUIRE with a limit K > 0 shares its path with others that have one, as
+ * long as fewer hold it than the smallest K of them all, its own included: so no holder ever has
+ * more beside it than it allowed.  It covers the whole range, excludes every hold without a limit,
+ * and waits its turn like any other: nobody who comes later gets a slot before it.  It is released
+ * whole and can't be converted; its owner changes K, or makes it plain, by acquiring again, which
+ * waits and then replaces it.
+ *
  * Memory: out of memory ends the process (an out-of-memory answer from one replica would be a
  * divergence).  Every bound below answers LOCK_LIMIT before that. */
 #ifndef HOLDFAST_LOCK_LOCK_H
@@ -32,6 +39,7 @@
 #define LOCK_OWNER_BYTES_MAX   128                  /* Bytes of an owner. */
 #define LOCK_NOTE_BYTES_MAX    256                  /* Bytes of a note. */
 #define LOCK_HOST_BYTES_MAX    64                   /* Bytes of a session's host name. */
+#define LOCK_SEMAPHORE_MAX     65535                /* Largest limit of a semaphore. */
 #define LOCK_RESULTS_MAX       4096                 /* Unacknowledged results a session may have. */
 #define LOCK_TTL_MS_MIN        UINT64_C(10)         /* Shortest lease or session. */
 #define LOCK_TTL_MS_MAX        UINT64_C(2592000000) /* Longest lease or session: 30 days. */
@@ -146,6 +154,8 @@ struct lock_command {
     uint64_t token;      /* RENEW, RELEASE, CONVERT, NOTE, LINK, RENAME: act on exactly this hold,
                             whoever asks (0: on the owner's); BREAK: required. */
     enum lock_mode mode; /* ACQUIRE, CONVERT. */
+    uint32_t limit; /* ACQUIRE: 0, or a semaphore's: at most so many hold each path. Then mode is
+                       exclusive, the range whole, and kind neither POSIX nor OFD. */
     enum lock_kind kind; /* ACQUIRE, LINK; RELEASE: POSIX and OFD unlock what their like locked. */
     uint64_t start;      /* First byte of the range; whole: 0. */
     uint64_t end;        /* Last byte of the range, inclusive; whole: LOCK_RANGE_END. */
@@ -215,6 +225,7 @@ struct lock_effect {
     enum lock_code code; /* ENDED, REFUSED: the reason. GRANTED to a waiter: LOCK_OK. */
     bool waited;         /* GRANTED, REFUSED: the outcome of a request that was queued before. */
     enum lock_mode mode;
+    uint32_t limit; /* Of a semaphore; 0 = none. */
     enum lock_kind kind;
     uint64_t session_id; /* Session of the request or the hold (leases: the one that asked). */
     uint64_t seq;        /* GRANTED, REFUSED, QUEUED: of the request. Else 0. */

@@ -20,7 +20,7 @@ enum lock_code op_link(struct op *o)
     enum lock_code code = find_own(o, &h);
     if (code != LOCK_OK)
         return code;
-    if (h->ttl_ms == 0)
+    if (h->ttl_ms == 0 || (hold_limit(h) != 0 && kind_is_posix(c->kind)))
         return LOCK_INVALID;
     code = place_free(o, c->paths[1], 0, &p);
     if (code != LOCK_OK)

@@ -24,12 +24,14 @@ static void update(struct member *m)
     m->reach = hold_end(m->hold);
     m->has_exclusive = m->hold->exclusive;
     m->reach_exclusive = m->has_exclusive ? m->reach : 0;
+    m->limit_min = hold_limit(m->hold) != 0 ? hold_limit(m->hold) : UINT32_MAX;
     for (int side = 0; side < 2; side++) {
         const struct member *c = m->child[side];
         if (c == NULL)
             continue;
         m->reach = c->reach > m->reach ? c->reach : m->reach;
         m->has_exclusive |= c->has_exclusive;
+        m->limit_min = c->limit_min < m->limit_min ? c->limit_min : m->limit_min;
         if (c->has_exclusive && c->reach_exclusive > m->reach_exclusive)
             m->reach_exclusive = c->reach_exclusive;
     }
@@ -135,7 +137,8 @@ const char *ranges_check(const struct member *m, size_t *count)
     update(&copy);
     int lean = height(m->child[1]) - height(m->child[0]);
     if (lean < -1 || lean > 1 || copy.height != m->height || copy.reach != m->reach ||
-        copy.has_exclusive != m->has_exclusive || copy.reach_exclusive != m->reach_exclusive)
+        copy.has_exclusive != m->has_exclusive || copy.reach_exclusive != m->reach_exclusive ||
+        copy.limit_min != m->limit_min)
         return "a crowd's tree of ranges is wrong";
     for (int side = 0; side < 2; side++) {
         const struct member *c = m->child[side];

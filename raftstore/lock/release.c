@@ -125,6 +125,10 @@ enum lock_code op_release(struct op *o)
         return LOCK_OK; /* POSIX: to unlock what is not locked is no error. */
     if (code != LOCK_OK)
         return code;
+    for (size_t i = 0; i < t->n_own; i++) {
+        if (hold_limit(t->own[i]) != 0 && (c->start != 0 || c->end != LOCK_RANGE_END))
+            return LOCK_INVALID; /* A slot has no parts. */
+    }
     if (!room_for_splits(o))
         return LOCK_LIMIT;
     for (size_t i = 0; i < t->n_own; i++)
@@ -229,8 +233,8 @@ enum lock_code op_convert(struct op *o)
         const struct session *own = hold_session(h);
         if (own != NULL && own->lapsed)
             return LOCK_NO_SESSION; /* Nobody keeps it alive; more power would be a trap. */
-        if (next_piece(h) != NULL)
-            return LOCK_INVALID; /* What a range release split can't be converted as one. */
+        if (next_piece(h) != NULL || hold_limit(h) != 0)
+            return LOCK_INVALID; /* Nor can a slot, or as one what a range release split. */
         struct claim c = hold_claim(h);
         c.exclusive = true;
         if (!exclusive || h->exclusive || !evict_lapsed(o->t, h->node, &c))

@@ -53,7 +53,7 @@ struct lock_row {
             enum lock_mode mode;
             enum lock_kind kind;
             bool linked, session_bound;
-            uint32_t pid, uid, gid, perm;
+            uint32_t pid, uid, gid, perm, limit;
         } hold;
         struct {
             struct bytes paths[LOCK_PATHS_MAX];
@@ -64,7 +64,7 @@ struct lock_row {
             uint64_t convert_token; /* Not 0: a queued CONVERT of that hold. */
             enum lock_mode mode;
             enum lock_kind kind;
-            uint32_t flags, pid, uid, gid, perm;
+            uint32_t flags, pid, uid, gid, perm, limit;
         } waiter;
         struct {
             struct bytes path;

@@ -42,8 +42,11 @@ static void grant_waiter(struct lock_table *t, struct waiter *w)
         w->agent->n_waiters++; /* So that it lives on if it gets the hold. */
     struct agent *a = w->agent;
     waiter_dequeue(t, w);
+    /* The lock may need less now.  And of a semaphore's slots there may be one left for whom this one
+     * kept waiting; on the only path the scan goes on by itself. */
+    bool more = w->limit != 0 && w->n_paths > 1;
     for (unsigned i = 0; i < w->n_paths; i++)
-        node_touch(t, nodes[i], 1, 0); /* It may need less now. */
+        node_touch(t, nodes[i], more ? 0 : 1, more ? LOCK_RANGE_END : 0);
     struct lock_result result = {.code = LOCK_OK, .stamp_ns = t->stamp_ns};
     if (w->convert_token != 0)
         grant_convert(t, &r, convert_target(t, w), &result);
@@ -72,6 +75,7 @@ scan_list(struct lock_table *t, struct crowd *c, bool front, uint64_t start, uin
             continue;
         bool covers = w->exclusive && w->start <= start && w->end >= end;
         if (waiter_grantable(w)) {
+            covers = covers && w->limit == 0; /* Behind a slot there may be more. */
             uint64_t n_changes = t->n_changes;
             grant_waiter(t, w);
             if (t->n_changes != n_changes)

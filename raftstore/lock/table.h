@@ -92,6 +92,7 @@ struct hold_extra {
     struct hold *session_next;
     struct hold *session_prev; /* The first one's is the last. */
     uint32_t lock_delay_ms;
+    uint32_t limit; /* Semaphore: holders that it allows; 0 = none. */
 };
 
 /* A directory entry: a lock, or a directory. */
@@ -142,6 +143,7 @@ struct member {
     struct member *own_prev;
     uint64_t reach;           /* Last byte of all holds of the subtree. */
     uint64_t reach_exclusive; /* Of its exclusive ones, if has_exclusive. */
+    uint32_t limit_min;       /* Of its semaphores; UINT32_MAX = there are none. */
     uint8_t height;
     bool has_exclusive;
 };
@@ -167,7 +169,8 @@ struct index {
 /* What a lock has that is more than held once: several holds, waiters or a delay. */
 struct crowd {
     size_t n_holds;
-    size_t n_exclusive;      /* Of the holds. */
+    size_t n_exclusive;      /* Of the holds; semaphores count. */
+    size_t n_semaphores;     /* Of the holds. */
     size_t n_ranged;         /* Holds that don't cover the whole range. */
     size_t n_links;          /* Waiters that stand here. */
     size_t n_known;          /* Of those in line, with WAITER_F_KNOWN. */
@@ -196,6 +199,7 @@ struct waiter {
     RB_ENTRY(waiter) seq_entry;        /* In the session, by seq. */
     uint32_t ttl_ms;
     uint32_t lock_delay_ms;
+    uint32_t limit; /* Semaphore; 0 = none. */
     uint32_t heap_index;
     uint32_t flags;
     uint32_t pid;
@@ -348,6 +352,7 @@ struct claim {
     uint64_t start;
     uint64_t end;
     bool exclusive;
+    uint32_t limit; /* Semaphore (exclusive then); 0 = none. */
 };
 
 /* An acquire, as asked now or taken up from the queue. */
@@ -496,6 +501,10 @@ static inline struct agent *hold_agent(const struct hold *h)
 {
     return h->has_extra ? hold_extra(h)->agent : NULL;
 }
+static inline uint32_t hold_limit(const struct hold *h)
+{
+    return h->has_extra ? hold_extra(h)->limit : 0;
+}
 static inline bool hold_is_whole(const struct hold *h)
 {
     return hold_start(h) == 0 && hold_end(h) == LOCK_RANGE_END;
@@ -540,6 +549,9 @@ void digest_info(struct lock_table *t, const struct node_info *i, bool add);
 uint64_t digest_fold(uint64_t a, uint64_t b); /* A mixing step, for the hash tables. */
 
 /* conflict.c */
+
+/* Two semaphores conflict by this, and stand in line like that; whether their holds go together
+ * is a matter of counting: node_holds_conflict(). */
 static inline bool claims_conflict(const struct claim *a, const struct claim *b)
 {
     return (a->exclusive || b->exclusive) && a->start <= b->end && b->start <= a->end &&
@@ -670,6 +682,8 @@ enum lock_code op_node_info(struct op *o);
 enum lock_code op_epoch(struct op *o);
 bool owner_valid(struct bytes owner);
 bool mode_valid(enum lock_mode mode);
+bool limit_valid(
+    uint32_t limit, enum lock_mode mode, enum lock_kind kind, uint64_t start, uint64_t end);
 bool ttl_valid(uint64_t ttl_ms);
 enum lock_code find_own(struct op *o, struct hold **ret_hold);
 enum lock_code convert_hold(struct op *o, struct hold *h, bool exclusive);

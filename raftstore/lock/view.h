@@ -21,8 +21,9 @@ struct lock_hold_view {
     uint64_t lock_delay_ms;
     enum lock_mode mode;
     enum lock_kind kind;
-    bool linked; /* Made by LINK, or linked from: nlink is 2. */
-    bool lapsed; /* Its session ran out; it stays until somebody wants it. */
+    bool linked;    /* Made by LINK, or linked from: nlink is 2. */
+    bool lapsed;    /* Its session ran out; it stays until somebody wants it. */
+    uint32_t limit; /* Semaphore: holders that it allows; 0 = none. */
     uint32_t pid;
     uint32_t uid;
     uint32_t gid;
@@ -43,6 +44,7 @@ struct lock_waiter_view {
     uint64_t end;
     enum lock_mode mode;
     enum lock_kind kind;
+    uint32_t limit;
     uint32_t pid;
     uint32_t uid;
     struct bytes owner;

@@ -66,6 +66,7 @@ struct waiter *waiter_new(const struct request *r, uint64_t convert_token, uint6
     w->start = r->claim.start;
     w->end = r->claim.end;
     w->exclusive = r->claim.exclusive;
+    w->limit = r->claim.limit;
     w->convert_token = convert_token;
     w->session = r->session;
     w->ttl_ms = r->ttl_ms;

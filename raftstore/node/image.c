@@ -145,7 +145,8 @@ static int make_tables(struct writer *w)
 static int write_database(struct writer *w, const struct lock_table *table, int64_t wall_offset_ns)
 {
     for (unsigned i = 0; i < IMAGE_TABLES; i++)
-        w->cursors[i] = (struct image_cursor){.writing = true, .wall_offset_ns = wall_offset_ns};
+        w->cursors[i] = (struct image_cursor){
+            .writing = true, .version = IMAGE_FORMAT_VERSION, .wall_offset_ns = wall_offset_ns};
     int error = make_tables(w);
     if (error == 0)
         error = lock_export(table, write_row, w);

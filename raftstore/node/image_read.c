@@ -10,6 +10,7 @@ struct reader {
     sqlite3 *db;
     const char *path;
     uint64_t size_bytes; /* Of the file. */
+    int version;         /* Of its format. */
     struct lock_table *table;
     struct image_meta meta;
     char *sentence;
@@ -37,6 +38,7 @@ static int check_file(struct reader *r)
         return fail_damaged(&r->sentence, r->path,
                             "its format is version %lld, this program knows up to %d",
                             (long long)version, IMAGE_FORMAT_VERSION);
+    r->version = (int)version;
     SQL_STMT *stmt = NULL;
     error = sql_prepare(r->db, r->path, "PRAGMA quick_check(1)", &stmt, &r->sentence);
     if (error != 0)
@@ -118,11 +120,12 @@ static int read_rows(struct reader *r, const struct image_table *t, struct image
 static int read_table(struct reader *r, unsigned i)
 {
     const struct image_table *t = &image_tables[i];
-    struct image_cursor c = {0};
+    struct image_cursor c = {.version = r->version};
+    int n_columns = r->version == 1 ? t->n_columns_v1 : t->n_columns;
     char *sql = sentence_printf("SELECT * FROM %s ORDER BY rowid", t->name);
     int error = sql_prepare(r->db, r->path, sql, &c.stmt, &r->sentence);
     free(sql);
-    if (error == 0 && sqlite3_column_count(c.stmt) != t->n_columns)
+    if (error == 0 && sqlite3_column_count(c.stmt) != n_columns)
         error = fail_damaged(&r->sentence, r->path, "its table %s has other columns", t->name);
     if (error == 0)
         error = read_rows(r, t, &c);

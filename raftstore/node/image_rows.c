@@ -209,6 +209,8 @@ static void row_hold(struct image_cursor *c, struct lock_row *r)
     u32(c, &r->hold.uid);
     u32(c, &r->hold.gid);
     u32(c, &r->hold.perm);
+    if (c->version >= 2)
+        u32(c, &r->hold.limit);
 }
 
 /* The first path is lock_id; the others stand in one column, parted by "//", which no path has. */
@@ -266,6 +268,8 @@ static void row_waiter(struct image_cursor *c, struct lock_row *r)
     u32(c, &r->waiter.uid);
     u32(c, &r->waiter.gid);
     u32(c, &r->waiter.perm);
+    if (c->version >= 2)
+        u32(c, &r->waiter.limit);
 }
 
 static void row_delay(struct image_cursor *c, struct lock_row *r)
@@ -286,31 +290,31 @@ const struct image_table image_tables[IMAGE_TABLES] = {
     {LOCK_ROW_DIRECTORY, "directory",
      "path, directory_id INTEGER, implicit INTEGER, uid INTEGER, gid INTEGER, perm INTEGER,"
      " changed_ns INTEGER, changed INTEGER",
-     8, row_directory},
+     8, 8, row_directory},
     {LOCK_ROW_SESSION, "session",
      "session_id INTEGER, host, expires_at INTEGER, deadline_ns INTEGER, ttl_ms INTEGER,"
      " opened_ns INTEGER, ack_seq INTEGER, lapsed INTEGER",
-     8, row_session},
+     8, 8, row_session},
     {LOCK_ROW_RESULT, "result",
      "session_id INTEGER, seq INTEGER, code INTEGER, stamp_ns INTEGER, new_session_id INTEGER,"
      " token INTEGER, deadline_ns INTEGER, ttl_ms INTEGER, holder_deadline_ns INTEGER",
-     9, row_result},
+     9, 9, row_result},
     {LOCK_ROW_HOLD, "lock",
      "lock_id, owner_id, expires_at INTEGER, version INTEGER, mode TEXT, kind TEXT, note,"
      " session_id INTEGER, session_bound INTEGER, linked INTEGER, deadline_ns INTEGER,"
      " ttl_ms INTEGER, since INTEGER, since_ns INTEGER, renewed INTEGER, renewed_ns INTEGER,"
      " range_start INTEGER, range_end INTEGER, lock_delay_ms INTEGER, agent INTEGER,"
-     " pid INTEGER, uid INTEGER, gid INTEGER, perm INTEGER",
-     24, row_hold},
+     " pid INTEGER, uid INTEGER, gid INTEGER, perm INTEGER, sem_limit INTEGER",
+     25, 24, row_hold},
     {LOCK_ROW_WAITER, "waiter",
      "lock_id, more_lock_ids, owner_id, mode TEXT, kind TEXT, note, session_id INTEGER,"
      " seq INTEGER, queue_number INTEGER, since INTEGER, since_ns INTEGER, deadline_ns INTEGER,"
      " ttl_ms INTEGER, range_start INTEGER, range_end INTEGER, lock_delay_ms INTEGER,"
      " agent INTEGER, convert_token INTEGER, flags INTEGER, pid INTEGER, uid INTEGER,"
-     " gid INTEGER, perm INTEGER",
-     23, row_waiter},
-    {LOCK_ROW_DELAY, "delay", "lock_id, until INTEGER, until_ns INTEGER", 3, row_delay},
-    {LOCK_ROW_NODE, "node", "node_id INTEGER, host", 2, row_node},
+     " gid INTEGER, perm INTEGER, sem_limit INTEGER",
+     24, 23, row_waiter},
+    {LOCK_ROW_DELAY, "delay", "lock_id, until INTEGER, until_ns INTEGER", 3, 3, row_delay},
+    {LOCK_ROW_NODE, "node", "node_id INTEGER, host", 2, 2, row_node},
 };
 
 void image_row(struct image_cursor *c, const struct image_table *t, struct lock_row *row)

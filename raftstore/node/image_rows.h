@@ -14,6 +14,7 @@
 struct image_cursor {
     sqlite3_stmt *stmt;
     bool writing;
+    int version;            /* Of the format. */
     bool bad;               /* A value read can't be what was written. */
     int column;             /* The next one, from 0. */
     int64_t wall_offset_ns; /* Writing: for the columns that people read. */
@@ -28,6 +29,7 @@ struct image_table {
     const char *name;
     const char *columns; /* For CREATE TABLE. */
     int n_columns;
+    int n_columns_v1; /* In the first version of the format. */
     void (*describe)(struct image_cursor *c, struct lock_row *row);
 };
 

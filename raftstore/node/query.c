@@ -62,6 +62,7 @@ static Hf__Hold *hold_make(struct gather *g, const struct lock_hold_view *v)
     h->linked = v->linked;
     h->lapsed = v->lapsed;
     h->session_bound = v->ttl_ms == 0;
+    h->limit = v->limit;
     g->bytes += 160 + v->owner.size + v->note.size + v->host.size;
     return h;
 }
@@ -81,28 +82,38 @@ static Hf__Waiter *waiter_make(struct gather *g, const struct lock_waiter_view *
     w->host = pack_binary(v->host);
     w->pid = v->pid;
     w->uid = v->uid;
+    w->limit = v->limit;
     g->bytes += 96 + v->owner.size + v->host.size;
     return w;
 }
 
-struct waiters {
+struct filling {
     struct gather *gather;
     Hf__Node *node;
 };
 
+static bool hold_visit(void *arg, const struct lock_hold_view *v)
+{
+    struct filling *f = arg;
+    if (f->node->n_holds >= ENTRIES_MAX)
+        return false;
+    f->node->holds[f->node->n_holds++] = hold_make(f->gather, v);
+    return true;
+}
+
 static bool waiter_visit(void *arg, const struct lock_waiter_view *v)
 {
-    struct waiters *w = arg;
-    if (w->node->n_waiters >= ENTRIES_MAX)
+    struct filling *f = arg;
+    if (f->node->n_waiters >= ENTRIES_MAX)
         return false;
-    w->node->waiters[w->node->n_waiters++] = waiter_make(w->gather, v);
+    f->node->waiters[f->node->n_waiters++] = waiter_make(f->gather, v);
     return true;
 }
 
 static Hf__Node *node_make(struct gather *g, const struct lock_node_view *v)
 {
     Hf__Node *out = arena_alloc(g->arena, sizeof *out);
-    struct lock_hold_view hold;
+    struct filling filling = {g, out};
     hf__node__init(out);
     /* The path of a listed entry lasts only for the visit. */
     uint8_t *path = arena_alloc(g->arena, v->path.size + 1);
@@ -118,17 +129,17 @@ static Hf__Node *node_make(struct gather *g, const struct lock_node_view *v)
     out->changed_wall_ms = v->changed_ns != 0 ? wall_ms(g, v->changed_ns) : 0;
     out->n_children = v->n_children;
     out->waiters_total = v->n_waiters;
+    out->holds_total = v->n_holds;
     g->bytes += 96 + v->path.size;
     if (v->type != LOCK_NODE_LOCK)
         return out;
     size_t n_holds = v->n_holds < ENTRIES_MAX ? v->n_holds : ENTRIES_MAX;
     out->holds = arena_alloc(g->arena, (n_holds + 1) * sizeof(Hf__Hold *));
-    while (out->n_holds < n_holds && lock_node_hold(v, out->n_holds, &hold))
-        out->holds[out->n_holds++] = hold_make(g, &hold);
+    lock_node_holds(g->table, v, hold_visit, &filling);
     if (!g->brief && v->n_waiters > 0) {
         size_t n = v->n_waiters < ENTRIES_MAX ? v->n_waiters : ENTRIES_MAX;
         out->waiters = arena_alloc(g->arena, n * sizeof(Hf__Waiter *));
-        lock_node_waiters(g->table, v, waiter_visit, &(struct waiters){g, out});
+        lock_node_waiters(g->table, v, waiter_visit, &filling);
     }
     return out;
 }

@@ -48,6 +48,7 @@ int translate_command(const Hf__Command *command, struct lock_command *ret)
         .term = command->term,
         .node_id = command->node_id,
         .epoch = command->epoch,
+        .limit = command->limit,
     };
     for (size_t i = 0; i < command->n_paths; i++)
         ret->paths[i] = pack_bytes(command->paths[i]);
@@ -98,4 +99,5 @@ void translate_effect(const struct lock_effect *effect,
     ret->owner = pack_binary(effect->owner);
     ret->pid = effect->pid;
     ret->uid = effect->uid;
+    ret->limit = effect->limit;
 }

@@ -107,6 +107,9 @@ static bool field_small(unsigned field, uint64_t v, struct lock_command *ret)
     case 23:
         ret->perm = (uint32_t)v;
         return true;
+    case 28:
+        ret->limit = (uint32_t)v;
+        return true;
     default:
         return false;
     }

@@ -98,11 +98,12 @@ enum wire_node_type { WIRE_NODE_NONE = 0, WIRE_NODE_LOCK = 1, WIRE_NODE_DIRECTOR
 #define WIRE_WAIT_FOREVER    UINT64_MAX  /* Command.wait_ms: LOCK_WAIT_FOREVER. */
 #define WIRE_TTL_MS_MIN      UINT64_C(10)
 #define WIRE_TTL_MS_MAX      UINT64_C(2592000000)
-#define WIRE_PATHS_MAX       16u   /* Paths of one command: LOCK_PATHS_MAX. */
-#define WIRE_PATH_BYTES_MAX  1023u /* LOCK_PATH_BYTES_MAX. */
-#define WIRE_OWNER_BYTES_MAX 128u  /* LOCK_OWNER_BYTES_MAX. */
-#define WIRE_NOTE_BYTES_MAX  256u  /* LOCK_NOTE_BYTES_MAX. */
-#define WIRE_HOST_BYTES_MAX  64u   /* LOCK_HOST_BYTES_MAX. */
+#define WIRE_SEMAPHORE_MAX   65535u /* Command.limit: LOCK_SEMAPHORE_MAX. */
+#define WIRE_PATHS_MAX       16u    /* Paths of one command: LOCK_PATHS_MAX. */
+#define WIRE_PATH_BYTES_MAX  1023u  /* LOCK_PATH_BYTES_MAX. */
+#define WIRE_OWNER_BYTES_MAX 128u   /* LOCK_OWNER_BYTES_MAX. */
+#define WIRE_NOTE_BYTES_MAX  256u   /* LOCK_NOTE_BYTES_MAX. */
+#define WIRE_HOST_BYTES_MAX  64u    /* LOCK_HOST_BYTES_MAX. */
 
 /* The code's name in lower case ("conflict"), for logs and people; "?" for an unknown one. */
 const char *wire_code_name(uint32_t code);

@@ -38,7 +38,7 @@ static bool compare_effect(const struct lock_effect *want, const struct lock_eff
 {
     return number("type", want->type, got->type) & number("effect code", want->code, got->code) &
            number("waited", want->waited, got->waited) & number("mode", want->mode, got->mode) &
-           number("kind", want->kind, got->kind) &
+           number("limit", want->limit, got->limit) & number("kind", want->kind, got->kind) &
            number("effect session", want->session_id, got->session_id) &
            number("seq", want->seq, got->seq) & number("effect token", want->token, got->token) &
            number("effect deadline", want->deadline_ns, got->deadline_ns) &
@@ -101,6 +101,7 @@ static bool same_hold(struct tally *y, const struct lock_row *row)
                number("hold delay", h->delay, row->hold.lock_delay_ms) &
                number("hold agent", h->agent, row->hold.agent) &
                number("hold mode", h->c.exclusive ? 2 : 1, row->hold.mode) &
+               number("hold limit", h->c.limit, row->hold.limit) &
                number("hold kind", (uint64_t)h->kind, row->hold.kind) &
                number("hold linked", h->linked, row->hold.linked) &
                number("hold bound", h->bound, row->hold.session_bound) &
@@ -126,6 +127,7 @@ static bool same_waiter(struct tally *y, const struct lock_row *row)
                number("waiter convert", w->convert, row->waiter.convert_token) &
                number("waiter agent", w->agent, row->waiter.agent) &
                number("waiter paths", w->n_paths, row->waiter.n_paths) &
+               number("waiter limit", w->c.limit, row->waiter.limit) &
                number("waiter start", w->c.start, row->waiter.start) &
                number("waiter end", w->c.end, row->waiter.end) &
                bytes("waiter owner", text_bytes(&w->c.owner), row->waiter.owner) &
@@ -252,10 +254,12 @@ void print_command(const struct lock_command *c)
 {
     printf("op=%d flags=%u stamp=%" PRIu64 " session=%" PRIu64 " seq=%" PRIu64 " ack=%" PRIu64
            " owner=%.*s token=%" PRIu64 " mode=%d kind=%d range=%" PRIu64 "..%" PRIu64
-           " ttl=%" PRIu64 " wait=%" PRIu64 " delay=%" PRIu64 " agent=%" PRIu64 " cancel=%" PRIu64,
+           " ttl=%" PRIu64 " wait=%" PRIu64 " delay=%" PRIu64 " agent=%" PRIu64 " cancel=%" PRIu64
+           " limit=%u",
            (int)c->op, c->flags, c->stamp_ns, c->session_id, c->seq, c->ack_seq, (int)c->owner.size,
            c->owner.size ? (const char *)c->owner.data : "", c->token, (int)c->mode, (int)c->kind,
-           c->start, c->end, c->ttl_ms, c->wait_ms, c->lock_delay_ms, c->agent, c->cancel_seq);
+           c->start, c->end, c->ttl_ms, c->wait_ms, c->lock_delay_ms, c->agent, c->cancel_seq,
+           c->limit);
     for (unsigned i = 0; i < c->n_paths; i++)
         printf(" %.*s", (int)c->paths[i].size,
                c->paths[i].size ? (const char *)c->paths[i].data : "");

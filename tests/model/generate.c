@@ -27,13 +27,17 @@ void generator_init(struct generator *g, uint64_t seed)
 {
     memset(g, 0, sizeof *g);
     g->random.state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
-    g->profile = (unsigned)below(g, 8);
+    g->profile = (unsigned)below(g, 10);
     g->n_paths = 2 + (unsigned)below(g, sizeof paths / sizeof paths[0] - 1);
     g->n_owners = 2 + (unsigned)below(g, 5);
     if (g->profile >= 6) { /* A crowd on one or two locks: of owners, or of ranges. */
         g->n_paths = 1 + (unsigned)below(g, 2);
         g->n_owners = g->profile == 6 ? sizeof owners / sizeof owners[0] : g->n_owners;
     }
+    if (g->profile == 8) /* Semaphores on one to three locks, of few or of many. */
+        g->n_paths = 1 + (unsigned)below(g, 3);
+    if (g->profile == 8 && chance(g, 50))
+        g->n_owners = sizeof owners / sizeof owners[0];
     g->stamp = 1000;
 }
 
@@ -68,6 +72,25 @@ static void any_range(struct generator *g, struct lock_command *c, unsigned perc
         c->end = c->start - 1;
 }
 
+/* Mostly alike on one lock; seldom one that is not valid. */
+static void any_limit(struct generator *g, struct lock_command *c)
+{
+    static const uint32_t wrong[] = {65535, 65536, UINT32_MAX};
+    if (!chance(g, g->profile == 8 ? 80 : g->profile == 9 ? 40 : 8))
+        return;
+    c->limit = 2 + (uint32_t)(c->paths[0].size % 3) + (g->n_owners > 16 ? 12 : 0);
+    if (chance(g, 20))
+        c->limit = 1 + (uint32_t)below(g, 5);
+    if (chance(g, 1))
+        c->limit = wrong[below(g, 3)];
+    if (chance(g, 3))
+        return;
+    c->mode = LOCK_EXCLUSIVE;
+    c->start = 0;
+    c->end = LOCK_RANGE_END;
+    c->kind = (enum lock_kind)below(g, 5);
+}
+
 static bool posix_profile(struct generator *g)
 {
     return g->profile == 2 || g->profile == 5 || g->profile == 7;
@@ -93,14 +116,15 @@ static void acquire(struct generator *g, struct lock_command *c)
         c->wait_ms = chance(g, 30) ? LOCK_WAIT_FOREVER : below(g, 150);
     if (chance(g, 12))
         c->lock_delay_ms = below(g, 80);
-    if (chance(g, posix ? 80 : 30))
+    if (chance(g, posix || g->profile == 9 ? 80 : 30))
         c->agent = 1 + below(g, 4);
     c->n_paths = 1;
-    if (chance(g, g->profile == 4 ? 50 : 8)) {
+    if (chance(g, g->profile == 4 ? 50 : g->profile == 9 ? 30 : 8)) {
         c->n_paths = 2 + (unsigned)below(g, 3);
         for (unsigned i = 1; i < c->n_paths; i++)
             c->paths[i] = any_path(g);
     }
+    any_limit(g, c);
     c->note = bytes_str(texts[below(g, 4)]);
     c->flags = chance(g, 80) ? LOCK_F_PARENTS : 0;
     c->pid = (uint32_t)below(g, 5);

@@ -104,6 +104,7 @@ struct lock_effect *m_effect_hold(struct model *m, int type, const struct m_hold
 {
     struct lock_effect *e = m_effect(m, type);
     e->mode = h->c.exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED;
+    e->limit = h->c.limit;
     e->kind = (enum lock_kind)h->kind;
     e->session_id = h->session_id;
     e->token = h->token;
@@ -122,6 +123,7 @@ struct lock_effect *m_effect_waiter(struct model *m, int type, const struct m_wa
 {
     struct lock_effect *e = m_effect(m, type);
     e->mode = w->c.exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED;
+    e->limit = w->c.limit;
     e->kind = (enum lock_kind)w->kind;
     e->session_id = w->session_id;
     e->seq = w->seq;
@@ -445,13 +447,20 @@ bool m_is_ahead(struct model *m,
     return true;
 }
 
+/* Slots of a semaphore go together, up to the smallest of their limits. */
 bool m_free_of_holds(struct model *m, const struct text *path, const struct m_claim *c)
 {
+    uint64_t n_slots = 0, limit = c->limit;
     for (unsigned i = 0; i < m->n_holds; i++) {
-        if (text_equal(&m->holds[i]->path, path) && m_conflict(&m->holds[i]->c, c))
+        const struct m_hold *h = m->holds[i];
+        if (!text_equal(&h->path, path) || !m_conflict(&h->c, c))
+            continue;
+        if (c->limit == 0 || h->c.limit == 0)
             return false;
+        n_slots++;
+        limit = h->c.limit < limit ? h->c.limit : limit;
     }
-    return true;
+    return n_slots == 0 || n_slots + 1 <= limit;
 }
 
 bool m_grantable(struct model *m, const struct m_waiter *w)
@@ -494,7 +503,7 @@ struct m_hold *m_exact(struct model *m, const struct text *path, const struct m_
     for (unsigned i = 0; i < n; i++) {
         if (own[i]->c.start == w->c.start && own[i]->c.end == w->c.end &&
             m_posix(own[i]->kind) == m_posix(w->kind) &&
-            (any || own[i]->c.exclusive == w->c.exclusive))
+            (any || (own[i]->c.exclusive == w->c.exclusive && own[i]->c.limit == w->c.limit)))
             return own[i];
     }
     return NULL;
@@ -610,7 +619,8 @@ void m_grant(struct model *m, const struct m_waiter *w, bool waited, struct lock
             if (i == 0)
                 answer(r, h);
         }
-    } else if (w->n_paths == 1 && !m_posix(w->kind) && h != NULL) {
+    } else if (w->n_paths == 1 && !m_posix(w->kind) && h != NULL && h->c.limit == 0 &&
+               w->c.limit == 0) {
         m_set_mode(m, h, w->c.exclusive);
         if (waited)
             tell(m, w, h, true);
@@ -624,8 +634,9 @@ static void grant_waiter(struct model *m, struct m_waiter *w)
 {
     struct lock_result r = {.code = LOCK_OK, .stamp_ns = m->stamp};
     m_forget(m, w);
+    bool more = w->c.limit != 0 && w->n_paths > 1; /* Who waits behind it on any of its paths. */
     for (unsigned i = 0; i < w->n_paths; i++)
-        m_touch(m, &w->paths[i], 1, 0);
+        m_touch(m, &w->paths[i], more ? 0 : 1, more ? UINT64_MAX : 0);
     if (w->convert != 0) {
         struct m_hold *h = NULL;
         for (unsigned i = 0; i < m->n_holds; i++) {

@@ -25,6 +25,7 @@ struct m_claim {
     uint64_t start;
     uint64_t end;
     bool exclusive;
+    uint32_t limit; /* Semaphore; 0 = none. */
 };
 
 struct m_hold {
@@ -112,7 +113,30 @@ void model_step(struct model *m,
                 const struct lock_command *c,
                 struct lock_result *r);
 
-/* Of model.c, for model_ops.c. */
+/* Of model_acquire.c and model_ops.c, for each other. */
+int m_acquire(struct model *m,
+              struct m_session *s,
+              const struct lock_command *c,
+              struct lock_result *r);
+int m_raise_or_lower(struct model *m,
+                     struct m_session *s,
+                     const struct lock_command *c,
+                     struct m_hold *h,
+                     bool exclusive,
+                     struct lock_result *r);
+void m_show_holder(struct model *m,
+                   const struct lock_command *c,
+                   const struct m_claim *claim,
+                   struct lock_result *r);
+bool m_room(struct model *m, uint64_t session_id, uint64_t need, bool bound);
+uint64_t m_directories(struct model *m);
+bool m_ttl_ok(uint64_t ttl);
+bool m_path_ok(struct bytes path);
+int m_resolve(struct model *m, const struct text *path, bool parents, unsigned *missing);
+void m_make_parents(struct model *m, const struct text *path);
+void m_make_lock(struct model *m, const struct text *path);
+
+/* Of model.c, for those. */
 struct text text_of(struct bytes b);
 bool text_equal(const struct text *a, const struct text *b);
 struct bytes text_bytes(const struct text *t);

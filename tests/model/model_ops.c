@@ -15,7 +15,7 @@ static bool name_ok(const char *p, size_t size)
            !(size == 9 && memcmp(p, ".holdfast", 9) == 0);
 }
 
-static bool path_ok(struct bytes path)
+bool m_path_ok(struct bytes path)
 {
     const char *p = path.data;
     size_t begin = 0;
@@ -33,14 +33,8 @@ static bool path_ok(struct bytes path)
     return n <= 16;
 }
 
-static bool below(const struct text *path, const struct text *top)
-{
-    return path->size > top->size && path->data[top->size] == '/' &&
-           memcmp(path->data, top->data, top->size) == 0;
-}
-
 /* Where does a path lead? @missing: directories that would have to be made. */
-static int resolve(struct model *m, const struct text *path, bool parents, unsigned *missing)
+int m_resolve(struct model *m, const struct text *path, bool parents, unsigned *missing)
 {
     *missing = 0;
     for (size_t i = 0; i < path->size; i++) {
@@ -60,7 +54,7 @@ static int resolve(struct model *m, const struct text *path, bool parents, unsig
     return LOCK_OK;
 }
 
-static void make_parents(struct model *m, const struct text *path)
+void m_make_parents(struct model *m, const struct text *path)
 {
     for (size_t i = 0; i < path->size; i++) {
         if (path->data[i] != '/')
@@ -75,377 +69,11 @@ static void make_parents(struct model *m, const struct text *path)
     }
 }
 
-static void make_lock(struct model *m, const struct text *path)
+void m_make_lock(struct model *m, const struct text *path)
 {
-    make_parents(m, path);
+    m_make_parents(m, path);
     if (m_node(m, path) == NULL)
         m_node_add(m, path, false);
-}
-
-static uint64_t reserved(struct model *m, uint64_t session_id)
-{
-    uint64_t n = 0;
-    for (unsigned i = 0; i < m->n_waiters; i++) {
-        if (session_id == 0 || m->waiters[i]->session_id == session_id)
-            n += m_need(m->waiters[i]);
-    }
-    return n;
-}
-
-static uint64_t bound_to(struct model *m, uint64_t session_id)
-{
-    uint64_t n = 0;
-    for (unsigned i = 0; i < m->n_holds; i++)
-        n += m->holds[i]->bound && m->holds[i]->session_id == session_id;
-    return n;
-}
-
-static bool room(struct model *m, uint64_t session_id, uint64_t need, bool bound)
-{
-    if (m->n_holds + reserved(m, 0) + need > m->limits.holds_max)
-        return false;
-    return !bound || bound_to(m, session_id) + reserved(m, session_id) + need <=
-                         m->limits.holds_per_session_max;
-}
-
-static uint64_t n_directories(struct model *m)
-{
-    uint64_t n = 0;
-    for (unsigned i = 0; i < m->n_nodes; i++)
-        n += m->nodes[i].directory && m->nodes[i].path.size > 0;
-    return n;
-}
-
-/* The conflicting hold that begins first (of these, the lowest token). */
-static void show_holder(struct model *m,
-                        const struct lock_command *c,
-                        const struct m_claim *claim,
-                        struct lock_result *r)
-{
-    for (unsigned p = 0; p < c->n_paths; p++) {
-        const struct m_hold *best = NULL;
-        if (!path_ok(c->paths[p]))
-            continue;
-        struct text path = text_of(c->paths[p]);
-        for (unsigned i = 0; i < m->n_holds; i++) {
-            const struct m_hold *h = m->holds[i];
-            if (!text_equal(&h->path, &path) || !m_conflict(&h->c, claim))
-                continue;
-            if (best == NULL || h->c.start < best->c.start ||
-                (h->c.start == best->c.start && h->token < best->token))
-                best = h;
-        }
-        if (best == NULL)
-            continue;
-        m->holder = best->c.owner;
-        r->holder = text_bytes(&m->holder);
-        r->holder_deadline_ns = m_deadline(best);
-        return;
-    }
-}
-
-/* Deadlock: who waits for whom. */
-
-struct agent {
-    uint64_t session_id;
-    uint64_t number;
-};
-
-struct graph {
-    struct model *m;
-    struct agent seen[M_WAITERS_MAX];
-    unsigned n_seen;
-    struct agent origin;
-};
-
-static bool reaches(struct graph *g, uint64_t session_id, uint64_t number);
-
-static bool waiter_reaches(struct graph *g, const struct m_waiter *w)
-{
-    struct model *m = g->m;
-    for (unsigned p = 0; p < w->n_paths; p++) {
-        for (unsigned i = 0; i < m->n_holds; i++) {
-            const struct m_hold *h = m->holds[i];
-            if (text_equal(&h->path, &w->paths[p]) && m_conflict(&h->c, &w->c) &&
-                reaches(g, h->session_id, h->agent))
-                return true;
-        }
-        for (unsigned i = 0; i < m->n_waiters; i++) {
-            const struct m_waiter *v = m->waiters[i];
-            if (m_is_ahead(m, v, w, &w->paths[p]) && reaches(g, v->session_id, v->agent))
-                return true;
-        }
-    }
-    return false;
-}
-
-static bool agent_waits(struct graph *g, struct agent a)
-{
-    for (unsigned i = 0; i < g->m->n_waiters; i++) {
-        const struct m_waiter *w = g->m->waiters[i];
-        if (w->session_id == a.session_id && w->agent == a.number && waiter_reaches(g, w))
-            return true;
-    }
-    return false;
-}
-
-static bool reaches(struct graph *g, uint64_t session_id, uint64_t number)
-{
-    if (number == 0)
-        return false;
-    if (session_id == g->origin.session_id && number == g->origin.number)
-        return true;
-    for (unsigned i = 0; i < g->n_seen; i++) {
-        if (g->seen[i].session_id == session_id && g->seen[i].number == number)
-            return false;
-    }
-    struct agent a = {session_id, number};
-    g->seen[g->n_seen++] = a;
-    return agent_waits(g, a);
-}
-
-/* Two who wait, in front, each for what the other holds. */
-static bool raises_collide(struct model *m, const struct m_waiter *w)
-{
-    struct m_hold *own[M_HOLDS_MAX];
-    if (!w->front)
-        return false;
-    for (unsigned i = 0; i < m->n_waiters; i++) {
-        const struct m_waiter *v = m->waiters[i];
-        if (v == w || !v->front || !m_stands_at(v, &w->paths[0]) || !m_conflict(&v->c, &w->c))
-            continue;
-        bool a = false, b = false;
-        unsigned n = m_owned(m, &w->paths[0], &w->c.owner, own);
-        for (unsigned k = 0; k < n; k++)
-            a |= m_conflict(&own[k]->c, &v->c);
-        n = m_owned(m, &w->paths[0], &v->c.owner, own);
-        for (unsigned k = 0; k < n; k++)
-            b |= m_conflict(&own[k]->c, &w->c);
-        if (a && b)
-            return true;
-    }
-    return false;
-}
-
-static int
-enqueue(struct model *m, struct m_waiter *w, const struct lock_command *c, unsigned missing)
-{
-    if (m->n_waiters >= m->limits.waiters_max || !room(m, w->session_id, m_need(w), true) ||
-        (missing > 0 && n_directories(m) + missing > m->limits.directories_max))
-        return LOCK_LIMIT;
-    struct m_waiter *q = malloc(sizeof *q);
-    *q = *w;
-    q->number = m->next_number;
-    q->since = m->stamp;
-    q->deadline =
-        c->wait_ms == LOCK_WAIT_FOREVER ? LOCK_DEADLINE_NEVER : m_after(m->stamp, c->wait_ms);
-    assert(m->n_waiters < M_WAITERS_MAX);
-    m->waiters[m->n_waiters++] = q;
-    struct graph *g = calloc(1, sizeof *g);
-    g->m = m;
-    g->origin = (struct agent){w->session_id, w->agent};
-    bool deadlock = raises_collide(m, q) || (w->agent != 0 && agent_waits(g, g->origin));
-    free(g);
-    if (deadlock) {
-        m->n_waiters--;
-        free(q);
-        return LOCK_DEADLOCK;
-    }
-    m->next_number++;
-    for (unsigned i = 0; i < q->n_paths; i++)
-        make_lock(m, &q->paths[i]);
-    for (unsigned i = 0; i < q->n_paths; i++)
-        m_effect_waiter(m, LOCK_EFFECT_QUEUED, q, i);
-    for (unsigned p = 0; p < q->n_paths; p++) {
-        struct m_hold *at[M_HOLDS_MAX];
-        unsigned n = m_holds_at(m, &q->paths[p], at);
-        for (unsigned i = 0; i < n; i++) {
-            if (m_conflict(&at[i]->c, &q->c) && !m_wanted(m, at[i], q))
-                m_effect_hold(m, LOCK_EFFECT_WANTED, at[i]);
-        }
-    }
-    return LOCK_QUEUED;
-}
-
-/* Can this request be granted now? LOCK_OK, LOCK_CONFLICT or LOCK_DELAYED. */
-static int judge(struct model *m, struct m_waiter *w)
-{
-    int code = LOCK_OK;
-    w->number = UINT64_MAX; /* Behind all of its sort. */
-    for (unsigned p = 0; p < w->n_paths; p++) {
-        if (!m_free_of_holds(m, &w->paths[p], &w->c))
-            return LOCK_CONFLICT;
-        for (unsigned i = 0; i < m->n_waiters; i++) {
-            if (m_is_ahead(m, m->waiters[i], w, &w->paths[p]))
-                return LOCK_CONFLICT;
-        }
-        const struct m_node *n = m_node(m, &w->paths[p]);
-        if (n != NULL && n->delay_until != 0)
-            code = LOCK_DELAYED;
-    }
-    return code;
-}
-
-static int raise_or_lower(struct model *m,
-                          struct m_session *s,
-                          const struct lock_command *c,
-                          struct m_hold *h,
-                          bool exclusive,
-                          struct lock_result *r)
-{
-    int code = LOCK_OK;
-    if (!h->c.exclusive && exclusive) {
-        struct m_waiter w = {
-            .c = h->c,
-            .paths = {h->path},
-            .n_paths = 1,
-            .session_id = s->id,
-            .seq = c->seq,
-            .ttl = h->bound ? 0 : h->ttl,
-            .agent = c->agent,
-            .convert = h->token,
-            .front = true,
-            .known = true,
-            .kind = h->kind,
-            .pid = h->pid,
-            .uid = h->uid,
-            .gid = h->gid,
-            .perm = h->perm,
-        };
-        w.c.exclusive = true;
-        code = judge(m, &w);
-        if (code != LOCK_OK && c->wait_ms != 0)
-            return enqueue(m, &w, c, 0);
-        if (code == LOCK_CONFLICT)
-            show_holder(m, c, &w.c, r);
-        if (code != LOCK_OK)
-            return code;
-    }
-    if (h->c.exclusive != exclusive)
-        m_set_mode(m, h, exclusive);
-    r->token = h->token;
-    r->deadline_ns = m_deadline(h);
-    r->ttl_ms = h->ttl;
-    return LOCK_OK;
-}
-
-static bool ttl_ok(uint64_t ttl)
-{
-    return ttl >= 10 && ttl <= UINT64_C(2592000000);
-}
-
-static bool acquire_ok(const struct lock_command *c)
-{
-    if (c->n_paths < 1 || c->n_paths > 16)
-        return false;
-    for (unsigned i = 0; i < c->n_paths; i++) {
-        if (!path_ok(c->paths[i]))
-            return false;
-    }
-    for (unsigned i = 0; i < c->n_paths; i++) {
-        struct text a = text_of(c->paths[i]);
-        for (unsigned j = 0; j < c->n_paths; j++) {
-            struct text b = text_of(c->paths[j]);
-            if (i != j && (text_equal(&a, &b) || below(&a, &b)))
-                return false;
-        }
-    }
-    return c->owner.size >= 1 && c->owner.size <= 128 && (c->mode == 1 || c->mode == 2) &&
-           (unsigned)c->kind <= 6 && c->start <= c->end && (c->ttl_ms == 0 || ttl_ok(c->ttl_ms)) &&
-           c->lock_delay_ms <= UINT64_C(2592000000) && c->note.size <= 256 && c->perm <= 07777;
-}
-
-static int find_all(struct model *m, const struct m_waiter *w, bool parents, unsigned *missing)
-{
-    *missing = 0;
-    for (unsigned i = 0; i < w->n_paths; i++) {
-        unsigned n;
-        int code = resolve(m, &w->paths[i], parents, &n);
-        if (code != LOCK_OK)
-            return code;
-        const struct m_node *node = m_node(m, &w->paths[i]);
-        if (node != NULL && node->directory)
-            return LOCK_IS_DIR;
-        *missing += n;
-    }
-    return LOCK_OK;
-}
-
-static void place(struct model *m, struct m_waiter *w)
-{
-    for (unsigned p = 0; p < w->n_paths; p++) {
-        struct m_hold *own[M_HOLDS_MAX];
-        unsigned n = m_owned(m, &w->paths[p], &w->c.owner, own);
-        for (unsigned i = 0; i < n; i++) {
-            w->known = true;
-            if (w->n_paths == 1 && own[i]->c.start <= w->c.end && w->c.start <= own[i]->c.end)
-                w->front = true;
-        }
-        for (unsigned i = 0; i < m->n_waiters; i++) {
-            const struct m_waiter *v = m->waiters[i];
-            if (m_stands_at(v, &w->paths[p]) && text_equal(&v->c.owner, &w->c.owner))
-                w->known = true;
-        }
-    }
-}
-
-static int
-acquire(struct model *m, struct m_session *s, const struct lock_command *c, struct lock_result *r)
-{
-    bool parents = (c->flags & LOCK_F_PARENTS) != 0, evicted = false;
-    unsigned missing;
-    if (!acquire_ok(c))
-        return LOCK_INVALID;
-    struct m_waiter w = {
-        .c = {text_of(c->owner), c->start, c->end, c->mode == LOCK_EXCLUSIVE},
-        .n_paths = c->n_paths,
-        .note = text_of(c->note),
-        .session_id = s->id,
-        .seq = c->seq,
-        .ttl = c->ttl_ms,
-        .delay = c->ttl_ms == 0 ? 0 : c->lock_delay_ms,
-        .agent = c->agent,
-        .kind = (int)c->kind,
-        .pid = c->pid,
-        .uid = c->uid,
-        .gid = c->gid,
-        .perm = c->perm,
-    };
-    for (unsigned i = 0; i < c->n_paths; i++)
-        w.paths[i] = text_of(c->paths[i]);
-    int code = find_all(m, &w, parents, &missing);
-    for (unsigned i = 0; i < w.n_paths && code == LOCK_OK; i++)
-        evicted |= m_evict(m, &w.paths[i], &w.c);
-    if (evicted) {
-        m_settle(m);
-        code = find_all(m, &w, parents, &missing);
-    }
-    if (code != LOCK_OK)
-        return code;
-    if (m_has_all(m, &w)) {
-        m_grant(m, &w, false, r);
-        return LOCK_OK;
-    }
-    if (w.n_paths == 1 && !m_posix(w.kind)) {
-        struct m_hold *h = m_exact(m, &w.paths[0], &w, true);
-        if (h != NULL)
-            return raise_or_lower(m, s, c, h, w.c.exclusive, r);
-    }
-    place(m, &w);
-    code = judge(m, &w);
-    if (code != LOCK_OK && c->wait_ms != 0)
-        return enqueue(m, &w, c, missing);
-    if (code == LOCK_CONFLICT)
-        show_holder(m, c, &w.c, r);
-    if (code != LOCK_OK)
-        return code;
-    if (!room(m, s->id, m_need(&w), c->ttl_ms == 0) ||
-        (missing > 0 && n_directories(m) + missing > m->limits.directories_max))
-        return LOCK_LIMIT;
-    for (unsigned i = 0; i < w.n_paths; i++)
-        make_lock(m, &w.paths[i]);
-    m_grant(m, &w, false, r);
-    return LOCK_OK;
 }
 
 /* The holds that a command means: by token all its pieces, by owner all of them. */
@@ -454,7 +82,7 @@ targets(struct model *m, const struct lock_command *c, struct m_hold **ret, unsi
 {
     struct m_hold *at[M_HOLDS_MAX];
     *ret_n = 0;
-    if (c->n_paths < 1 || !path_ok(c->paths[0]) ||
+    if (c->n_paths < 1 || !m_path_ok(c->paths[0]) ||
         (c->token == 0 && (c->owner.size < 1 || c->owner.size > 128)))
         return LOCK_INVALID;
     struct text path = text_of(c->paths[0]);
@@ -486,7 +114,7 @@ static int renew(struct model *m, const struct lock_command *c, struct lock_resu
     if (code != LOCK_OK)
         return code;
     uint64_t ttl = c->ttl_ms != 0 ? c->ttl_ms : own[0]->ttl;
-    if (own[0]->bound || !ttl_ok(ttl))
+    if (own[0]->bound || !m_ttl_ok(ttl))
         return LOCK_INVALID;
     for (unsigned i = 0; i < n; i++) {
         if (own[i]->token == own[0]->token) {
@@ -520,8 +148,12 @@ static int release(struct model *m, const struct lock_command *c)
     }
     if (k == 0)
         return posix ? LOCK_OK : code != LOCK_OK ? code : LOCK_NOT_OWNER;
+    for (unsigned i = 0; i < k; i++) {
+        if (own[i]->c.limit != 0 && (c->start != 0 || c->end != UINT64_MAX))
+            return LOCK_INVALID;
+    }
     for (unsigned i = 0; i < k && splits > 0; i++) {
-        if (!room(m, own[i]->session_id, splits, own[i]->bound))
+        if (!m_room(m, own[i]->session_id, splits, own[i]->bound))
             return LOCK_LIMIT;
     }
     for (unsigned i = 0; i < k; i++)
@@ -573,7 +205,7 @@ convert(struct model *m, struct m_session *s, const struct lock_command *c, stru
             return code;
         if (own[0]->bound && m_session(m, own[0]->session_id)->lapsed)
             return LOCK_NO_SESSION;
-        if (n > 1 && own[1]->token == own[0]->token)
+        if ((n > 1 && own[1]->token == own[0]->token) || own[0]->c.limit != 0)
             return LOCK_INVALID;
         struct m_claim claim = own[0]->c;
         struct text path = own[0]->path;
@@ -582,7 +214,7 @@ convert(struct model *m, struct m_session *s, const struct lock_command *c, stru
             break;
         m_settle(m);
     }
-    return raise_or_lower(m, s, c, own[0], exclusive, r);
+    return m_raise_or_lower(m, s, c, own[0], exclusive, r);
 }
 
 /* May something new be made at a path? */
@@ -592,10 +224,10 @@ place_free(struct model *m, const struct lock_command *c, const struct text *pat
     unsigned missing;
     bool parents = (c->flags & LOCK_F_PARENTS) != 0;
     struct m_claim all = {.end = UINT64_MAX, .exclusive = true};
-    int code = resolve(m, path, parents, &missing);
+    int code = m_resolve(m, path, parents, &missing);
     if (code == LOCK_OK && m_evict(m, path, &all)) {
         m_settle(m);
-        code = resolve(m, path, parents, &missing);
+        code = m_resolve(m, path, parents, &missing);
     }
     if (code != LOCK_OK)
         return code;
@@ -607,14 +239,14 @@ place_free(struct model *m, const struct lock_command *c, const struct text *pat
             used |= m_stands_at(m->waiters[i], path);
         return used ? LOCK_EXISTS : LOCK_DELAYED;
     }
-    if (missing + more > 0 && n_directories(m) + missing + more > m->limits.directories_max)
+    if (missing + more > 0 && m_directories(m) + missing + more > m->limits.directories_max)
         return LOCK_LIMIT;
     return LOCK_OK;
 }
 
 static int make_directory(struct model *m, struct m_session *s, const struct lock_command *c)
 {
-    if (c->n_paths < 1 || !path_ok(c->paths[0]) || c->perm > 07777)
+    if (c->n_paths < 1 || !m_path_ok(c->paths[0]) || c->perm > 07777)
         return LOCK_INVALID;
     struct text path = text_of(c->paths[0]);
     int code = place_free(m, c, &path, 1);
@@ -624,7 +256,7 @@ static int make_directory(struct model *m, struct m_session *s, const struct loc
     if (code != LOCK_OK)
         return code;
     if (n == NULL) {
-        make_parents(m, &path);
+        m_make_parents(m, &path);
         m_node_add(m, &path, true);
         n = m_node(m, &path);
     }
@@ -643,10 +275,10 @@ static int make_directory(struct model *m, struct m_session *s, const struct loc
 static int remove_directory(struct model *m, const struct lock_command *c)
 {
     unsigned missing;
-    if (c->n_paths < 1 || !path_ok(c->paths[0]))
+    if (c->n_paths < 1 || !m_path_ok(c->paths[0]))
         return LOCK_INVALID;
     struct text path = text_of(c->paths[0]);
-    int code = resolve(m, &path, false, &missing);
+    int code = m_resolve(m, &path, false, &missing);
     if (code == LOCK_NOT_DIR)
         return code;
     const struct m_node *n = m_node(m, &path);
@@ -663,11 +295,11 @@ static int remove_directory(struct model *m, const struct lock_command *c)
 static int set_attributes(struct model *m, struct m_session *s, const struct lock_command *c)
 {
     unsigned missing;
-    if (c->n_paths < 1 || (c->paths[0].size > 0 && !path_ok(c->paths[0])) ||
+    if (c->n_paths < 1 || (c->paths[0].size > 0 && !m_path_ok(c->paths[0])) ||
         (c->perm > 07777 && c->perm != UINT32_MAX))
         return LOCK_INVALID;
     struct text path = text_of(c->paths[0]);
-    if (resolve(m, &path, false, &missing) == LOCK_NOT_DIR)
+    if (m_resolve(m, &path, false, &missing) == LOCK_NOT_DIR)
         return LOCK_NOT_DIR;
     struct m_node *n = m_node(m, &path);
     if (n == NULL)
@@ -687,7 +319,7 @@ static int set_attributes(struct model *m, struct m_session *s, const struct loc
 
 static bool two_paths(const struct lock_command *c)
 {
-    return c->n_paths == 2 && path_ok(c->paths[0]) && path_ok(c->paths[1]);
+    return c->n_paths == 2 && m_path_ok(c->paths[0]) && m_path_ok(c->paths[1]);
 }
 
 static int
@@ -701,16 +333,16 @@ link_hold(struct model *m, struct m_session *s, const struct lock_command *c, st
     int code = targets(m, c, own, &n);
     if (code != LOCK_OK)
         return code;
-    if (own[0]->bound)
+    if (own[0]->bound || (own[0]->c.limit != 0 && m_posix((int)c->kind)))
         return LOCK_INVALID;
     code = place_free(m, c, &to, 0);
     if (code != LOCK_OK)
         return code;
     if (targets(m, c, own, &n) != LOCK_OK)
         return LOCK_NOT_HELD;
-    if (!room(m, s->id, 1, false))
+    if (!m_room(m, s->id, 1, false))
         return LOCK_LIMIT;
-    make_lock(m, &to);
+    m_make_lock(m, &to);
     own[0]->linked = true;
     struct m_hold made = *own[0];
     made.path = to;
@@ -745,7 +377,7 @@ static int rename_hold(struct model *m, const struct lock_command *c, struct loc
     if (code != LOCK_OK)
         return code;
     struct text from = own[0]->path;
-    make_lock(m, &to);
+    m_make_lock(m, &to);
     m_effect_hold(m, LOCK_EFFECT_RENAMED, own[0]);
     m_effect_path(m, &to, 1);
     own[0]->path = to;
@@ -772,7 +404,7 @@ run(struct model *m, struct m_session *s, const struct lock_command *c, struct l
 {
     switch (c->op) {
     case LOCK_OP_ACQUIRE:
-        return acquire(m, s, c, r);
+        return m_acquire(m, s, c, r);
     case LOCK_OP_CANCEL:
         return cancel(m, s, c);
     case LOCK_OP_RENEW:
@@ -804,7 +436,7 @@ run(struct model *m, struct m_session *s, const struct lock_command *c, struct l
 
 static int session_open(struct model *m, const struct lock_command *c, struct lock_result *r)
 {
-    if (!ttl_ok(c->ttl_ms) || c->host.size > 64)
+    if (!m_ttl_ok(c->ttl_ms) || c->host.size > 64)
         return LOCK_INVALID;
     if (m->n_sessions >= m->limits.sessions_max) {
         struct m_session *oldest = NULL;
@@ -909,7 +541,8 @@ repeat(struct model *m, const struct lock_command *c, const struct m_kept *k, st
     r->holder_deadline_ns = 0;
     if (r->code != LOCK_CONFLICT)
         return;
-    struct m_claim claim = {.start = c->start, .end = c->end, .exclusive = c->mode == 2};
+    struct m_claim claim = {
+        .start = c->start, .end = c->end, .exclusive = c->mode == 2, .limit = c->limit};
     if (c->op == LOCK_OP_CONVERT) {
         struct m_hold *own[M_HOLDS_MAX];
         unsigned n;
@@ -920,7 +553,7 @@ repeat(struct model *m, const struct lock_command *c, const struct m_kept *k, st
     } else {
         claim.owner = text_of(c->owner);
     }
-    show_holder(m, c, &claim, r);
+    m_show_holder(m, c, &claim, r);
 }
 
 static void

@@ -118,6 +118,8 @@ static void set_value(struct lock_command *c, const char *name, const char *valu
         c->uid = (uint32_t)number(value);
     else if (strcmp(name, "perm") == 0)
         c->perm = (uint32_t)number(value);
+    else if (strcmp(name, "limit") == 0)
+        c->limit = (uint32_t)number(value);
     else
         fail_msg("what is %s=?", name);
 }
@@ -201,7 +203,9 @@ static void put_effect(struct buf *b, const struct lock_effect *e)
         put_bytes(b, "->", e->path2);
     if (e->owner.size > 0)
         put_bytes(b, " ", e->owner);
-    if (e->mode != 0)
+    if (e->limit != 0)
+        buf_printf(b, " K%u", e->limit);
+    else if (e->mode != 0)
         buf_printf(b, " %s", e->mode == LOCK_EXCLUSIVE ? "X" : "S");
     if (e->token != 0)
         buf_printf(b, "#%" PRIu64, e->token);

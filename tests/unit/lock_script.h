@@ -3,7 +3,7 @@
  *     {"@10 s1 acquire a by=o1 X ttl=50", "ok #1 d60 | granted a o1 X#1"}
  *
  * A command: [@stamp_ms] [sN] op [path[,path]] {by=owner | X | S | ttl= | wait=ms or inf |
- * range=a-b | token= | delay= | agent= | kind=posix... | note= | seq= | ack= | cancel= | parents |
+ * range=a-b | limit= | token= | delay= | agent= | kind=posix... | note= | seq= | ack= | cancel= | parents |
  * uid= | perm= | host= | epoch= | holds= waiters= sessions= dirs= persession= (limits)}. Without
  * seq= the session's next number is taken.
  *

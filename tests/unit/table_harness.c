@@ -44,6 +44,13 @@ static void acquire(struct commands *c, struct lock_command *k)
     k->pid = (uint32_t)below(c, 70000);
     k->uid = 1000;
     k->perm = 0644;
+    if (below(c, 4) > 0)
+        return;
+    k->limit = 2 + (uint32_t)below(c, 3);
+    k->mode = LOCK_EXCLUSIVE;
+    k->kind = (enum lock_kind)below(c, 5);
+    k->start = 0;
+    k->end = LOCK_RANGE_END;
 }
 
 static void other(struct commands *c, struct lock_command *k)
@@ -132,6 +139,7 @@ void commands_entry(struct commands *c, unsigned n, struct buf *ret_entry)
         m.perm = k.perm;
         m.term = k.term;
         m.node_id = k.node_id;
+        m.limit = k.limit;
         pack_add(&packed[i], &m.base);
         if (i == 0)
             entry.stamp_ns = k.stamp_ns;

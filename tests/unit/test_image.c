@@ -131,7 +131,7 @@ static void test_shell(void **state)
     assert_int_equal(image_write(path, t, &identity, wall_ns, &sentence), 0);
     sqlite3 *db;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    one_text(db, "PRAGMA user_version", "1");
+    one_text(db, "PRAGMA user_version", "2");
     one_text(db, "PRAGMA integrity_check", "ok");
     one_text(db, "SELECT count(*) FROM lock", "10");
     one_text(db, "SELECT lock_id FROM lock WHERE owner_id = 'worker-00003'",
@@ -219,12 +219,86 @@ static void test_newer_format(void **state)
     assert_int_equal(image_write(path, t, &identity, 0, &sentence), 0);
     sqlite3 *db;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=2", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=3", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
     assert_int_equal(image_read(path, &back, &out, &sentence), -EBADMSG);
-    assert_non_null(strstr(sentence, "version 2"));
+    assert_non_null(strstr(sentence, "version 3"));
     free(sentence);
     lock_table_free(t);
+}
+
+static char *text_of_file(const char *name)
+{
+    FILE *file = fopen(name, "re");
+    assert_non_null(file);
+    char *text = calloc(1, 100000);
+    size_t n = fread(text, 1, 99999, file);
+    assert_true(n > 1000 && feof(file));
+    (void)fclose(file);
+    return text;
+}
+
+/* An image of version 1, as the program of that time wrote it, dumped by the shell: it had no
+ * semaphores. */
+static void test_first_format(void **state)
+{
+    (void)state;
+    char *dump = text_of_file(IMAGE_V1), *sentence = NULL;
+    struct lock_table *t, *back;
+    struct replica_image out;
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, dump, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    free(dump);
+    int error = image_read(path, &t, &out, &sentence);
+    if (error != 0)
+        print_error("%s\n", sentence);
+    assert_int_equal(error, 0);
+    assert_true(out.index == 4711 && out.term == 12 && out.conf_index == 3 && out.conf.size == 4);
+    free((void *)(uintptr_t)out.conf.data);
+    struct lock_counts n = lock_counts(t);
+    assert_true(n.holds == 49 && n.waiters == 3 && n.sessions == 11);
+    assert_null(lock_check(t));
+    for (uint64_t token = 1; token <= n.last_token; token++) {
+        struct lock_hold_view h;
+        struct bytes at;
+        if (lock_find_token(t, token, &h, &at))
+            assert_int_equal(h.limit, 0);
+    }
+    /* And on from here in the present format. */
+    assert_int_equal(image_write(path, t, &identity, 0, &sentence), 0);
+    assert_int_equal(image_read(path, &back, &out, &sentence), 0);
+    free((void *)(uintptr_t)out.conf.data);
+    assert_same_digest(t, back);
+    assert_same_future(t, back, 4);
+    lock_table_free(t);
+    lock_table_free(back);
+}
+
+/* Does the number of any hold or waiter get lost or made up on the way? */
+static void test_limits_kept(void **state)
+{
+    (void)state;
+    struct lock_table *t = table_of_commands(7, 2000), *back;
+    char *sentence = NULL;
+    struct replica_image out;
+    assert_int_equal(image_write(path, t, &identity, 0, &sentence), 0);
+    assert_int_equal(image_read(path, &back, &out, &sentence), 0);
+    free((void *)(uintptr_t)out.conf.data);
+    unsigned n_semaphores = 0;
+    for (uint64_t token = 1; token <= lock_counts(t).last_token; token++) {
+        struct lock_hold_view a, b;
+        struct bytes at;
+        if (!lock_find_token(t, token, &a, &at))
+            continue;
+        assert_true(lock_find_token(back, token, &b, &at));
+        assert_int_equal(a.limit, b.limit);
+        n_semaphores += a.limit != 0;
+    }
+    assert_true(n_semaphores > 0);
+    lock_table_free(t);
+    lock_table_free(back);
 }
 
 static void test_unwritable(void **state)
@@ -247,6 +321,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_flips, setup, teardown),
         cmocka_unit_test_setup_teardown(test_truncated, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newer_format, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_format, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limits_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unwritable, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

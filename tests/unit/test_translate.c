@@ -90,6 +90,7 @@ static Hf__Command command(struct rig *rig)
     c.term = number(rig);
     c.node_id = number(rig);
     c.epoch = number(rig);
+    c.limit = (uint32_t)number(rig);
     return c;
 }
 
@@ -135,6 +136,7 @@ static void assert_same(const struct lock_command *a, const struct lock_command 
     assert_int_equal(x.term, y.term);
     assert_int_equal(x.node_id, y.node_id);
     assert_int_equal(x.epoch, y.epoch);
+    assert_int_equal(x.limit, y.limit);
 }
 
 /* What the bytes say, both ways. Return: is it a command? */
