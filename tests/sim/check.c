@@ -214,10 +214,12 @@ static bool belief_holds(const struct world *w, const struct client *c, const st
     return now_ns < (b->session_bound ? c->session_deadline_ns : b->deadline_ns);
 }
 
-/* A belief begins or is prolonged: nobody else may believe what conflicts with it. */
+/* A belief begins or is prolonged: nobody else may believe what conflicts with it, and no more may
+ * believe in a semaphore's slots than each of them allows. */
 void check_belief(struct world *w, const struct client *c, unsigned path)
 {
     const struct belief *mine = &c->beliefs[path];
+    uint32_t n_slots = 1, limit = mine->limit;
     if (!belief_holds(w, c, mine))
         return;
     for (unsigned i = 0; i < w->n_clients; i++) {
@@ -226,6 +228,15 @@ void check_belief(struct world *w, const struct client *c, unsigned path)
         if (other == c || !belief_holds(w, other, theirs) ||
             (mine->mode == LOCK_SHARED && theirs->mode == LOCK_SHARED))
             continue;
+        if (mine->limit != 0 && theirs->limit != 0) {
+            n_slots++;
+            limit = theirs->limit < limit ? theirs->limit : limit;
+            w->n_shared_slots += n_slots == 2;
+            if (n_slots > limit)
+                world_fail(w, "%u clients believe in a slot of path %u, of which there are %u",
+                           n_slots, path, limit);
+            continue;
+        }
         world_fail(w, "clients %u (token %llu) and %u (token %llu) both hold path %u", c->number,
                    (unsigned long long)mine->token, other->number,
                    (unsigned long long)theirs->token, path);

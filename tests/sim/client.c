@@ -95,6 +95,7 @@ request_command(struct world *w, struct client *c, enum slot slot, Hf__Command *
     q->op = m->op;
     q->path = path;
     q->mode = (enum lock_mode)m->mode;
+    q->limit = m->limit;
     q->ttl_ms = m->ttl_ms;
     if (m->op != LOCK_OP_SESSION_OPEN) {
         q->seq = ++c->seq;
@@ -138,6 +139,9 @@ static void ask_acquire(struct world *w, struct client *c, unsigned path)
     m.paths = paths;
     m.owner = (ProtobufCBinaryData){strlen(owner), (uint8_t *)owner};
     m.mode = world_chance(w, 200) ? LOCK_SHARED : LOCK_EXCLUSIVE;
+    /* Semaphores on some of the paths; seldom of another size than the others'. */
+    if (m.mode == LOCK_EXCLUSIVE && path % 2 == 1 && world_chance(w, 800))
+        m.limit = world_chance(w, 850) ? 1 + path : 1 + (uint32_t)world_below(w, 4);
     m.ttl_ms = world_chance(w, 700) ? world_between(w, 100, 1500) : 0;
     m.wait_ms = world_chance(w, 600) ? world_between(w, 200, 2500) : 0;
     request_command(w, c, SLOT_OP, &m, path);
@@ -280,7 +284,8 @@ static void reply_acquire(struct world *w,
     if (r->code != LOCK_OK)
         return;
     c->n_grants++;
-    *b = (struct belief){.token = r->token, .mode = q->mode, .session_bound = q->ttl_ms == 0};
+    *b = (struct belief){
+        .token = r->token, .mode = q->mode, .limit = q->limit, .session_bound = q->ttl_ms == 0};
     if (r->deadline_ns != 0) {
         /* The better of the two: from this very request, or from the newest answer. */
         uint64_t own_ns = deadline_from(q->first_ns, r->stamp_ns, r->deadline_ns);

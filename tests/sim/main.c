@@ -123,7 +123,7 @@ static bool arguments_parse(struct arguments *a, int argc, char **argv)
 
 struct totals {
     uint64_t seeds, events, entries, elections, crashes, images, snapshots, done, grants, reads,
-        changes;
+        changes, shared_slots;
 };
 
 static void totals_add(struct totals *t, const struct world *w)
@@ -136,6 +136,7 @@ static void totals_add(struct totals *t, const struct world *w)
     t->images += w->n_images;
     t->snapshots += w->n_snapshots;
     t->changes += w->n_changes;
+    t->shared_slots += w->n_shared_slots;
     for (unsigned i = 0; i < w->n_clients; i++) {
         t->done += w->clients[i].n_done;
         t->grants += w->clients[i].n_grants;
@@ -146,13 +147,13 @@ static void totals_add(struct totals *t, const struct world *w)
 static void totals_print(const struct totals *t)
 {
     printf("%llu seeds, %llu events, %llu entries, %llu elections, %llu crashes, %llu snapshots, "
-           "%llu images, %llu changes, %llu answers, %llu grants, %llu reads\n",
+           "%llu images, %llu changes, %llu answers, %llu grants, %llu reads, %llu shared slots\n",
            (unsigned long long)t->seeds, (unsigned long long)t->events,
            (unsigned long long)t->entries, (unsigned long long)t->elections,
            (unsigned long long)t->crashes, (unsigned long long)t->snapshots,
            (unsigned long long)t->images, (unsigned long long)t->changes,
-           (unsigned long long)t->done, (unsigned long long)t->grants,
-           (unsigned long long)t->reads);
+           (unsigned long long)t->done, (unsigned long long)t->grants, (unsigned long long)t->reads,
+           (unsigned long long)t->shared_slots);
 }
 
 static uint64_t real_s(void)

@@ -131,6 +131,7 @@ struct request {
     uint32_t op; /* 0 = a read. */
     unsigned path;
     enum lock_mode mode;
+    uint32_t limit;
     uint64_t ttl_ms;
     struct buf packed;
     unsigned attempts;
@@ -140,6 +141,7 @@ struct request {
 struct belief {
     uint64_t token; /* 0 = none. */
     enum lock_mode mode;
+    uint32_t limit; /* Of a semaphore; 0 = none. */
     bool session_bound;
     uint64_t deadline_ns; /* Own clock; session_bound: the session's counts. */
 };
@@ -224,6 +226,7 @@ struct world {
     char failure[512];
 
     /* What happened. */
+    uint64_t n_shared_slots; /* Beliefs in a slot beside another's. */
     uint64_t n_events, n_crashes, n_elections, n_images, n_snapshots, n_transfers, n_entries,
         n_changes;
 };
