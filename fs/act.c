@@ -22,8 +22,15 @@ static void act_done(struct act *a, int error)
     if (a->locker != NULL)
         locker_unref(a->locker);
     buf_deinit(&a->note);
+    free(a->to);
     free(a->path);
     free(a);
+}
+
+/* RENAME and LINK act on two paths, and are not done any more once nobody waits. */
+static bool has_two_paths(const struct act *a)
+{
+    return a->command.verb == COMMAND_RENAME || a->command.verb == COMMAND_LINK;
 }
 
 static enum errno_context context_of(const struct act *a)
@@ -32,7 +39,16 @@ static enum errno_context context_of(const struct act *a)
         return ERRNO_BY_TOKEN;
     if (a->by_handle)
         return ERRNO_BY_HANDLE;
-    return a->command.verb == COMMAND_RELEASE ? ERRNO_RELEASE : ERRNO_CHANGE;
+    switch (a->command.verb) {
+    case COMMAND_RELEASE:
+        return ERRNO_RELEASE;
+    case COMMAND_RENAME:
+        return ERRNO_RENAME;
+    case COMMAND_LINK:
+        return ERRNO_LINK;
+    default:
+        return ERRNO_CHANGE;
+    }
 }
 
 /* Keep: from now on the daemon renews, as long as the process lives that has authority now (by
@@ -78,6 +94,7 @@ static int act_renewed(struct act *a, const struct client_result *r)
         return ESTALE;
     }
     holds_renewed(a->hold, r->result->stamp_ns, ttl_ms, r->deadline_boot_ns);
+    a->hold->mtime_ns = a->command.mtime_ns;
     return a->command.verb == COMMAND_KEEP ? act_keep(a) : 0;
 }
 
@@ -96,11 +113,27 @@ static void act_release_failed(struct act *a, const struct client_result *r)
         holds_not_released(a->hold);
 }
 
+static void act_send(struct act *a);
+
+/* It was asked at a path that the hold has left meanwhile. */
+static void act_moved(struct act *a, int error)
+{
+    holds_not_released(a->hold);
+    if (!a->by_handle || a->n_moves++ == 3) {
+        act_done(a, error); /* Whoever names a path means that path. */
+        return;
+    }
+    free(a->path);
+    a->path = xstrdup(a->hold->at->path);
+    act_send(a);
+}
+
 static void on_result(void *arg, const struct client_result *r)
 {
     struct act *a = arg;
     struct hold *h = act_hold(a);
     bool is_release = a->command.verb == COMMAND_RELEASE;
+    a->result = r;
     if (r->status != 0) {
         if (is_release)
             act_release_failed(a, r);
@@ -110,6 +143,10 @@ static void on_result(void *arg, const struct client_result *r)
     uint32_t code = r->result->code;
     int error = errno_of_code(context_of(a), code);
     bool gone = code == WIRE_CODE_NOT_HELD || code == WIRE_CODE_NOT_OWNER;
+    if (gone && a->hold != NULL && strcmp(a->hold->at->path, a->path) != 0) {
+        act_moved(a, error);
+        return;
+    }
     if (error == 0 && is_release && h != NULL)
         holds_ended(h, false);
     else if (is_release && !gone)
@@ -127,17 +164,23 @@ static void on_result(void *arg, const struct client_result *r)
 static void act_send(struct act *a)
 {
     static const uint32_t ops[] = {
-        [COMMAND_NOTE] = WIRE_OP_NOTE,
-        [COMMAND_RENEW] = WIRE_OP_RENEW,
-        [COMMAND_KEEP] = WIRE_OP_RENEW,
-        [COMMAND_RELEASE] = WIRE_OP_RELEASE,
+        [COMMAND_NOTE] = WIRE_OP_NOTE,     [COMMAND_RENEW] = WIRE_OP_RENEW,
+        [COMMAND_KEEP] = WIRE_OP_RENEW,    [COMMAND_RELEASE] = WIRE_OP_RELEASE,
+        [COMMAND_RENAME] = WIRE_OP_RENAME, [COMMAND_LINK] = WIRE_OP_LINK,
     };
     struct fs *fs = a->op.fs;
     Hf__Command command = HF__COMMAND__INIT;
-    ProtobufCBinaryData path = pack_binary(bytes_str(a->path));
+    ProtobufCBinaryData paths[2] = {pack_binary(bytes_str(a->path))};
+    if (has_two_paths(a) && !op_waiting(&a->op)) {
+        act_done(a, EINTR);
+        return;
+    }
+    if (has_two_paths(a))
+        paths[1] = pack_binary(bytes_str(a->to));
     command.op = ops[a->command.verb];
-    command.paths = &path;
-    command.n_paths = 1;
+    command.paths = paths;
+    command.n_paths = has_two_paths(a) ? 2 : 1;
+    command.kind = a->command.kind;
     command.token = a->token;
     if (a->locker != NULL && a->token == 0)
         command.owner = pack_binary(bytes_str(a->locker->text));
@@ -176,7 +219,7 @@ static int refusal(struct act *a, const Hf__Node *node)
 {
     if (attr_hold(a->op.fs, node) != NULL)
         return shows_lost(a, node) ? ESTALE : EPERM;
-    if (a->command.verb != COMMAND_RELEASE &&
+    if (a->command.verb != COMMAND_RELEASE && !has_two_paths(a) &&
         holds_remembered(&a->op.fs->holds, a->path, a->op.caller.uid, &a->lineage))
         return ESTALE;
     return ENOENT;
@@ -210,6 +253,10 @@ static void on_shown(void *arg, const struct client_reply *reply)
     const Hf__Node *node = show_node(reply, &error);
     if (node == NULL) {
         act_done(a, error);
+        return;
+    }
+    if (node->type == WIRE_NODE_DIRECTORY) {
+        act_done(a, a->command.verb == COMMAND_RENAME ? EPERM : EISDIR);
         return;
     }
     for (size_t i = 0; i < node->n_holds; i++) {
@@ -254,6 +301,8 @@ static void act_by_handle(struct act *a, struct hold *h)
     a->hold = h;
     hold_ref(h);
     a->token = h->token;
+    free(a->path); /* It may have been renamed. */
+    a->path = xstrdup(h->at->path);
     if (a->command.verb == COMMAND_KEEP)
         op_lineage(&a->op, &a->lineage);
     act_send(a);
@@ -267,6 +316,9 @@ static void act_by_locker(struct act *a, struct locker *l)
     locker_ref(l);
     if (!locker_check(l)) {
         act_done(a, ESTALE);
+    } else if (has_two_paths(a)) {
+        /* The name is what was locked; and only a lease can have two. */
+        act_done(a, a->command.verb == COMMAND_RENAME ? EBUSY : EPERM);
     } else if (a->command.verb == COMMAND_NOTE) {
         a->by_handle = true;
         a->token = l->token;
@@ -310,6 +362,14 @@ static void act_by_process(struct act *a)
     act_send(a);
 }
 
+/* The caller is told EINTR and not whether it has its lock under the old name still. */
+static void on_rename_interrupt(struct op *op)
+{
+    struct act *a = (struct act *)op;
+    if (a->hold != NULL)
+        holds_releasing(a->hold);
+}
+
 void act_start(fuse_req_t req,
                const char *path,
                const struct handle *handle,
@@ -318,8 +378,9 @@ void act_start(fuse_req_t req,
                void (*on_done)(struct act *a, int error))
 {
     struct act *a = xcalloc(1, sizeof *a);
-    op_init(&a->op, req, NULL);
+    op_init(&a->op, req, command->verb == COMMAND_RENAME ? on_rename_interrupt : NULL);
     a->path = xstrdup(path);
+    a->to = command->to != NULL ? xstrdup(command->to) : NULL;
     a->command = *command;
     buf_add(&a->note, command->note.data, command->note.size);
     a->command.note = bytes_of(a->note.data, a->note.size);

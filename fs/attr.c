@@ -29,12 +29,33 @@ const Hf__Hold *attr_hold(const struct fs *fs, const Hf__Node *node)
     return NULL;
 }
 
-void attr_update_hold(struct inode *inode, const Hf__Hold *hold)
+mode_t attr_type_of_kind(uint32_t kind)
 {
+    return kind == WIRE_KIND_MKDIR ? S_IFDIR : kind == WIRE_KIND_SYMLINK ? S_IFLNK : S_IFREG;
+}
+
+uint64_t attr_file_number(const struct fs *fs, const Hf__Hold *hold)
+{
+    const struct hold *h = holds_find(&fs->holds, hold->token);
+    return inode_hold_number(h != NULL && h->file_token != 0 ? h->file_token : hold->token);
+}
+
+void attr_update_hold(const struct fs *fs, struct inode *inode, const Hf__Hold *hold)
+{
+    const struct hold *h = holds_find(&fs->holds, hold->token);
     inode->uid = hold->uid;
     inode->gid = hold->gid;
     inode->perm = hold->perm & 0777u; /* A lock is never setuid, setgid or sticky. */
-    inode->time_ms = hold->renewed_wall_ms;
+    inode->time_ns = inode->changed_ns = hold->renewed_wall_ms * NS_PER_MS;
+    inode->n_links = 1;
+    if (inode->kind != INODE_HOLD)
+        return;
+    inode->type = attr_type_of_kind(hold->kind);
+    inode->file = attr_file_number(fs, hold);
+    inode->n_links = hold->linked || inode->type == S_IFDIR ? 2 : 1;
+    inode->size = inode->type == S_IFLNK ? (off_t)hold->note.len : 0;
+    if (h != NULL && h->mtime_ns != 0)
+        inode->time_ns = h->mtime_ns;
 }
 
 void attr_update_directory(struct inode *inode, const Hf__Node *node, uint64_t asked_mono_ns)
@@ -45,21 +66,24 @@ void attr_update_directory(struct inode *inode, const Hf__Node *node, uint64_t a
     inode->uid = node->uid;
     inode->gid = node->gid;
     inode->perm = node->perm & 07777u;
-    inode->time_ms = node->changed_wall_ms;
+    inode->time_ns = inode->changed_ns = node->changed_wall_ms * NS_PER_MS;
 }
 
 void attr_inode(const struct inode *inode, struct stat *ret_stat)
 {
     struct stat st = {0};
-    st.st_ino = inode->number;
-    st.st_mode = inode->perm | (inode->kind == INODE_DIRECTORY ? S_IFDIR : S_IFREG);
-    st.st_nlink = 1; /* Of a directory: "count them yourself". */
+    st.st_ino = inode->file;
+    st.st_mode = inode->perm | inode->type;
+    st.st_nlink = inode->n_links;
     st.st_uid = inode->uid;
     st.st_gid = inode->gid;
     st.st_blksize = 4096;
-    st.st_mtim.tv_sec = (time_t)(inode->time_ms / 1000);
-    st.st_mtim.tv_nsec = (long)(inode->time_ms % 1000 * NS_PER_MS);
-    st.st_atim = st.st_ctim = st.st_mtim;
+    st.st_size = inode->size;
+    st.st_mtim.tv_sec = (time_t)(inode->time_ns / NS_PER_S);
+    st.st_mtim.tv_nsec = (long)(inode->time_ns % NS_PER_S);
+    st.st_atim = st.st_mtim;
+    st.st_ctim.tv_sec = (time_t)(inode->changed_ns / NS_PER_S);
+    st.st_ctim.tv_nsec = (long)(inode->changed_ns % NS_PER_S);
     *ret_stat = st;
 }
 
@@ -100,7 +124,10 @@ int attr_entry(struct fs *fs,
     } else if (hold != NULL) {
         inode = hold->session_bound ? inode_free_lock(&fs->inodes, path)
                                     : inode_hold(&fs->inodes, hold->token, path);
-        attr_update_hold(inode, hold);
+        const struct hold *own = holds_find(&fs->holds, hold->token);
+        if (!hold->session_bound) /* What we know ourselves may be newer than this answer. */
+            inode_moved(inode, own != NULL ? own->at->path : path);
+        attr_update_hold(fs, inode, hold);
     } else {
         return -ENOENT;
     }

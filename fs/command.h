@@ -12,13 +12,23 @@
 
 #include <stdint.h>
 
-enum command_verb { COMMAND_NOTE, COMMAND_RENEW, COMMAND_KEEP, COMMAND_RELEASE };
+enum command_verb {
+    COMMAND_NOTE,
+    COMMAND_RENEW,
+    COMMAND_KEEP,
+    COMMAND_RELEASE,
+    COMMAND_RENAME, /* rename(2): nothing that is written. */
+    COMMAND_LINK,   /* link(2): likewise. */
+};
 
 struct command {
     enum command_verb verb;
     uint64_t ttl_ms;   /* RENEW: the new ttl; 0 = as before. */
     uint64_t token;    /* 0 = none given. */
     struct bytes note; /* NOTE: inside the text that was parsed. */
+    uint64_t mtime_ns; /* RENEW: what stat(2) is to show as mtime; 0 = the time of the renewal. */
+    const char *to;    /* RENAME, LINK: the other path. */
+    uint32_t kind;     /* LINK: of the new hold (enum wire_kind). */
 };
 
 /* Parse one write.  One trailing newline does not count.

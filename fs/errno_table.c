@@ -8,22 +8,22 @@
  * NO_SESSION and SESSION_ENDED: the session ended each time that it was asked; nothing was done. */
 /* clang-format off */
 static const int table[][ERRNO_CONTEXTS] = {
-    /*                           ACQUIRE  CHANGE   RELEASE  HANDLE   TOKEN    MKDIR    RMDIR      DIRECTORY  LOCK */
-    [WIRE_CODE_CONFLICT] =      {EEXIST,  0,       0,       0,       0,       EEXIST,  0,         0,         EAGAIN},
-    [WIRE_CODE_DELAYED] =       {EEXIST,  0,       0,       0,       0,       EEXIST,  0,         0,         EAGAIN},
-    [WIRE_CODE_DEADLOCK] =      {0,       0,       0,       0,       0,       0,       0,         0,         EDEADLK},
-    [WIRE_CODE_NOT_HELD] =      {0,       ESTALE,  ENOENT,  ESTALE,  ENOENT,  0,       0,         0,         0},
-    [WIRE_CODE_NOT_OWNER] =     {0,       EPERM,   EPERM,   ESTALE,  EPERM,   0,       0,         0,         0},
-    [WIRE_CODE_LIMIT] =         {ENOSPC,  ENOSPC,  ENOSPC,  ENOSPC,  ENOSPC,  ENOSPC,  ENOSPC,    ENOSPC,    ENOLCK},
-    [WIRE_CODE_INVALID] =       {EINVAL,  EINVAL,  EINVAL,  EINVAL,  EINVAL,  EINVAL,  EINVAL,    EINVAL,    EINVAL},
-    [WIRE_CODE_EXISTS] =        {EEXIST,  0,       0,       0,       0,       EEXIST,  0,         0,         0},
-    [WIRE_CODE_NOT_FOUND] =     {ENOENT,  ENOENT,  ENOENT,  ESTALE,  ENOENT,  ENOENT,  ENOENT,    ENOENT,    ESTALE},
-    [WIRE_CODE_NOT_DIR] =       {ENOTDIR, ENOTDIR, ENOTDIR, ESTALE,  ENOTDIR, ENOTDIR, ENOTDIR,   ENOTDIR,   ESTALE},
-    [WIRE_CODE_IS_DIR] =        {EEXIST,  EISDIR,  EISDIR,  ESTALE,  EISDIR,  EEXIST,  0,         0,         ESTALE},
-    [WIRE_CODE_NOT_EMPTY] =     {0,       0,       0,       0,       0,       0,       ENOTEMPTY, 0,         0},
-    [WIRE_CODE_NO_PARENT] =     {ENOENT,  ENOENT,  ENOENT,  ESTALE,  ENOENT,  ENOENT,  ENOENT,    ENOENT,    ESTALE},
-    [WIRE_CODE_NO_SESSION] =    {EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,    EAGAIN,    ENOLCK},
-    [WIRE_CODE_SESSION_ENDED] = {EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,    EAGAIN,    ENOLCK},
+    /*                           ACQUIRE  CHANGE   RELEASE  HANDLE   TOKEN    MKDIR    RMDIR      DIRECTORY  LOCK     RENAME   LINK */
+    [WIRE_CODE_CONFLICT] =      {EEXIST,  0,       0,       0,       0,       EEXIST,  0,         0,         EAGAIN,   EEXIST,  EEXIST},
+    [WIRE_CODE_DELAYED] =       {EEXIST,  0,       0,       0,       0,       EEXIST,  0,         0,         EAGAIN,   EEXIST,  EEXIST},
+    [WIRE_CODE_DEADLOCK] =      {0,       0,       0,       0,       0,       0,       0,         0,         EDEADLK,  0,       0},
+    [WIRE_CODE_NOT_HELD] =      {0,       ESTALE,  ENOENT,  ESTALE,  ENOENT,  0,       0,         0,         0,        ENOENT,  ENOENT},
+    [WIRE_CODE_NOT_OWNER] =     {0,       EPERM,   EPERM,   ESTALE,  EPERM,   0,       0,         0,         0,        EPERM,   EPERM},
+    [WIRE_CODE_LIMIT] =         {ENOSPC,  ENOSPC,  ENOSPC,  ENOSPC,  ENOSPC,  ENOSPC,  ENOSPC,    ENOSPC,    ENOLCK,   ENOSPC,  ENOSPC},
+    [WIRE_CODE_INVALID] =       {EINVAL,  EINVAL,  EINVAL,  EINVAL,  EINVAL,  EINVAL,  EINVAL,    EINVAL,    EINVAL,   EBUSY,   EPERM},
+    [WIRE_CODE_EXISTS] =        {EEXIST,  0,       0,       0,       0,       EEXIST,  0,         0,         0,        EEXIST,  EEXIST},
+    [WIRE_CODE_NOT_FOUND] =     {ENOENT,  ENOENT,  ENOENT,  ESTALE,  ENOENT,  ENOENT,  ENOENT,    ENOENT,    ESTALE,   ENOENT,  ENOENT},
+    [WIRE_CODE_NOT_DIR] =       {ENOTDIR, ENOTDIR, ENOTDIR, ESTALE,  ENOTDIR, ENOTDIR, ENOTDIR,   ENOTDIR,   ESTALE,   ENOTDIR, ENOTDIR},
+    [WIRE_CODE_IS_DIR] =        {EEXIST,  EISDIR,  EISDIR,  ESTALE,  EISDIR,  EEXIST,  0,         0,         ESTALE,   EEXIST,  EEXIST},
+    [WIRE_CODE_NOT_EMPTY] =     {0,       0,       0,       0,       0,       0,       ENOTEMPTY, 0,         0,        0,       0},
+    [WIRE_CODE_NO_PARENT] =     {ENOENT,  ENOENT,  ENOENT,  ESTALE,  ENOENT,  ENOENT,  ENOENT,    ENOENT,    ESTALE,   ENOENT,  ENOENT},
+    [WIRE_CODE_NO_SESSION] =    {EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,    EAGAIN,    ENOLCK,   EAGAIN,  EAGAIN},
+    [WIRE_CODE_SESSION_ENDED] = {EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,  EAGAIN,    EAGAIN,    ENOLCK,   EAGAIN,  EAGAIN},
 };
 /* clang-format on */
 

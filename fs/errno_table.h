@@ -15,6 +15,8 @@ enum errno_context {
     ERRNO_RMDIR,
     ERRNO_DIRECTORY, /* Attributes and entries of directories. */
     ERRNO_LOCK,      /* flock, fcntl. */
+    ERRNO_RENAME,    /* rename, by a process with authority. */
+    ERRNO_LINK,      /* link: likewise. */
     ERRNO_CONTEXTS,
 };
 

@@ -4,10 +4,12 @@
 #include "fs/handle.h"
 #include "fs/locking.h"
 #include "fs/loss.h"
+#include "fs/moved.h"
 #include "fs/ops.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
 #include "raftstore/wire/codes.h"
+#include "raftstore/wire/pack.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,11 +18,11 @@
 static void on_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct fs *fs = userdata;
-    /* Messages come by read(2) into one buffer; a longer write than a page can't be a command. */
+    /* Messages come by read(2) into one buffer.  A longer write than a page can't be a command; but
+     * one that spans two must not be cut in two, as it would be if it had room for one page. */
     conn->want &= ~(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                     FUSE_CAP_AUTO_INVAL_DATA);
-    conn->max_write = 4096;
-    conn->time_gran = 1000000; /* Times are whole milliseconds. */
+    conn->max_write = 8192;
     if (fs->on_init != NULL)
         fs->on_init(fs->arg);
 }
@@ -37,6 +39,7 @@ const struct fuse_lowlevel_ops fs_ops = {
     .unlink = ops_unlink,
     .rmdir = ops_rmdir,
     .symlink = ops_symlink,
+    .readlink = ops_readlink,
     .rename = ops_rename,
     .link = ops_link,
     .create = ops_create,
@@ -120,6 +123,8 @@ void fs_on_event(struct fs *fs, const Hf__Event *event)
         /* By somebody who knows the token; our own renewals tell nothing new. */
         holds_renewed(h, event->stamp_ns, event->ttl_ms,
                       client_deadline_boot_ns(fs->client, event->deadline_ns));
+    } else if (event->type == WIRE_EFFECT_RENAMED) {
+        moved(fs, event->token, pack_bytes(event->path2), event->index, true);
     }
 }
 
@@ -145,7 +150,10 @@ static void on_gap_answer(void *arg, const struct client_reply *reply)
     if (h != NULL && shown != NULL && !news)
         holds_renewed(h, 0, shown->ttl_ms,
                       client_deadline_boot_ns(g->fs->client, shown->deadline_ns));
-    else if (h != NULL && shown == NULL && answered) /* Else its own deadline tells. */
+    if (h != NULL && shown != NULL)
+        moved(g->fs, g->token, pack_bytes(reply->query->nodes[0]->path), reply->query->index,
+              false);
+    if (h != NULL && shown == NULL && answered) /* Else its own deadline tells. */
         holds_ended(h, h->state == HOLD_LIVE);
     free(g);
 }

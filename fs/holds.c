@@ -71,18 +71,26 @@ static struct hold_path *path_get(struct hold_table *t, const char *path)
     return at;
 }
 
+/* Out of its path's list, which goes with the last one. */
+static void path_leave(struct hold *h)
+{
+    struct hold_path *at = h->at;
+    TAILQ_REMOVE(&at->holds, h, in_path);
+    h->at = NULL;
+    if (!TAILQ_EMPTY(&at->holds))
+        return;
+    HASH_DEL(h->table->by_path, at);
+    free(at->path);
+    free(at);
+}
+
 static void hold_free(struct hold *h)
 {
     struct hold_table *t = h->table;
     hold_unkeep(h);
     client_lease_free(h->lease);
     HASH_DEL(t->by_token, h);
-    TAILQ_REMOVE(&h->at->holds, h, in_path);
-    if (TAILQ_EMPTY(&h->at->holds)) {
-        HASH_DEL(t->by_path, h->at);
-        free(h->at->path);
-        free(h->at);
-    }
+    path_leave(h);
     if (h->remembered) {
         TAILQ_REMOVE(&t->ended, h, in_ended);
         t->n_ended--;
@@ -264,6 +272,23 @@ void holds_not_released(struct hold *h)
 {
     if (h->state == HOLD_RELEASING)
         h->state = HOLD_LIVE; /* Its lease tells when it is over. */
+}
+
+bool holds_moved(struct hold *h, const char *path, uint64_t index, bool event)
+{
+    if (index < h->moved_index || (index == h->moved_index && !event))
+        return false;
+    h->moved_index = index;
+    if (strcmp(h->at->path, path) == 0)
+        return false;
+    char *copy = xstrdup(path); /* It may lie in what goes now. */
+    path_leave(h);
+    h->at = path_get(h->table, copy);
+    TAILQ_INSERT_TAIL(&h->at->holds, h, in_path);
+    if (h->lease != NULL)
+        client_lease_moved(h->lease, bytes_str(copy));
+    free(copy);
+    return true;
 }
 
 void holds_shorten(struct hold *h, uint64_t ttl_ms)

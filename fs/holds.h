@@ -35,6 +35,9 @@ struct hold {
     bool lost;                   /* ENDED: not by a release of ours. */
     bool remembered;             /* ENDED, lost and without references: in hold_table.ended. */
     uid_t uid;                   /* Of the process that acquired. */
+    uint64_t file_token;         /* Whose file it is by link(2); 0: its own. */
+    uint64_t mtime_ns;           /* As utimes(2) or mkdir(2) set it; 0: by the last renewal. */
+    uint64_t moved_index;        /* Log index of the last news of another path. */
     struct client_lease *lease;  /* LIVE: follows the deadline. */
     struct keeper *keeper;       /* `keep`: the process that it hangs on; NULL = not kept. */
     unsigned n_refs;             /* Handles and requests; an ended one without any may go. */
@@ -124,6 +127,13 @@ void holds_releasing(struct hold *h);
 
 /* The release surely was not done: back to how it was, if its time is not over. */
 void holds_not_released(struct hold *h);
+
+/* It stands at another path now.
+ *
+ * @index: log index of the news.  @event: it comes in the order of the log.  Older news than the
+ * newest are ignored.
+ * Return: does that change its path here? */
+bool holds_moved(struct hold *h, const char *path, uint64_t index, bool event);
 
 /* A renewal with this ttl is going to be sent: the hold may end as early as that. */
 void holds_shorten(struct hold *h, uint64_t ttl_ms);

@@ -1,9 +1,12 @@
 #include "fs/inode.h"
 
+#include "fs/path.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/clock.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 uint64_t inode_hold_number(uint64_t token)
 {
@@ -30,6 +33,9 @@ static struct inode *inode_add(
     i->kind = kind;
     i->id = id;
     i->path = xstrdup(path);
+    i->type = kind == INODE_DIRECTORY ? S_IFDIR : S_IFREG;
+    i->file = number;
+    i->n_links = 1;
     HASH_ADD(hh, t->by_number, number, sizeof i->number, i);
     if (kind == INODE_FREE)
         HASH_ADD_KEYPTR(hh_path, t->free_by_path, i->path, strlen(i->path), i);
@@ -99,6 +105,32 @@ struct inode *inode_free_lock(struct inode_table *t, const char *path)
     return i;
 }
 
+void inode_moved(struct inode *i, const char *path)
+{
+    if (strcmp(i->path, path) == 0)
+        return;
+    char *old = i->path; /* `path` may lie in it. */
+    i->path = xstrdup(path);
+    free(old);
+}
+
+int inode_child(struct inode_table *t,
+                uint64_t parent,
+                const char *name,
+                struct inode **ret_directory,
+                char **ret_path)
+{
+    struct inode *directory = inode_get(t, parent);
+    if (directory == NULL)
+        return -ESTALE;
+    if (directory->kind != INODE_DIRECTORY)
+        return -EPERM;
+    int r = path_join(directory->path, name, ret_path);
+    if (r == 0 && ret_directory != NULL)
+        *ret_directory = directory;
+    return r;
+}
+
 void inode_ref(struct inode *i)
 {
     i->n_refs++;
@@ -113,9 +145,9 @@ void inode_unref(struct inode_table *t, struct inode *i)
 void inode_entries_changed(struct inode_table *t, uint64_t number)
 {
     struct inode *i = inode_get(t, number);
-    uint64_t now_ms = clock_wall_ns(clock_system()) / NS_PER_MS;
-    if (i != NULL && i->time_ms < now_ms)
-        i->time_ms = now_ms;
+    uint64_t now = clock_wall_ns(clock_system());
+    if (i != NULL && i->time_ns < now)
+        i->time_ns = i->changed_ns = now;
 }
 
 void inode_forget(struct inode_table *t, uint64_t number, uint64_t n_lookups)

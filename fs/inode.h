@@ -23,11 +23,16 @@ struct inode {
     uint64_t number; /* Key. */
     enum inode_kind kind;
     uint64_t id;            /* DIRECTORY: its directory id; HOLD: token. */
-    char *path;             /* Owned. */
+    char *path;             /* Owned.  HOLD: where it stood when it was last seen. */
     uid_t uid;              /* As last told by the cluster; FREE: of who opened it first. */
     gid_t gid;              /* Likewise. */
     uint32_t perm;          /* Likewise. */
-    uint64_t time_ms;       /* Wall clock: mtime as last told; FREE: when it was opened first. */
+    uint64_t time_ns;       /* Wall clock: mtime as last told; FREE: when it was opened first. */
+    uint64_t changed_ns;    /* Likewise ctime: the last renewal. */
+    mode_t type;            /* S_IFDIR; HOLD: S_IFREG, or what the habit wants that made it. */
+    uint64_t file;          /* HOLD: number that stat(2) shows; hard links have one in common. */
+    nlink_t n_links;        /* Names; of a directory 1: "count them yourself". */
+    off_t size;             /* HOLD: bytes of a symbolic link's text. */
     uint64_t asked_mono_ns; /* DIRECTORY: when the cluster was asked for the above; 0: ask again. */
     uint64_t n_lookups;     /* What the kernel will forget in the end. */
     unsigned n_refs;        /* Handles and requests that refer to it. */
@@ -56,6 +61,20 @@ struct inode *inode_get(struct inode_table *t, uint64_t number);
 struct inode *inode_directory(struct inode_table *t, uint64_t directory_id, const char *path);
 struct inode *inode_hold(struct inode_table *t, uint64_t token, const char *path);
 struct inode *inode_free_lock(struct inode_table *t, const char *path);
+
+/* A hold's file was seen at another path. */
+void inode_moved(struct inode *i, const char *path);
+
+/* The path of a name in a directory that the kernel knows by number.
+ *
+ * @ret_directory: may be NULL.  @ret_path: malloc()ed.
+ * Return: 0; -ESTALE unknown number; -EPERM nothing can be made in a lock that is shown as a
+ *         directory, nor under the reserved name; else as path_join(). */
+int inode_child(struct inode_table *t,
+                uint64_t parent,
+                const char *name,
+                struct inode **ret_directory,
+                char **ret_path);
 
 void inode_ref(struct inode *i);
 void inode_unref(struct inode_table *t, struct inode *i);

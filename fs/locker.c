@@ -212,6 +212,26 @@ struct locker *locker_of_handle(const struct handle *h)
     return NULL;
 }
 
+void lockers_follow(struct fs *fs, struct hold *h, const char *old)
+{
+    struct lock_file *f = lock_file_find(fs, old);
+    struct locker *l, *next;
+    if (f == NULL)
+        return;
+    lock_file_ref(f);
+    LIST_FOREACH_SAFE(l, &f->lockers, in_file, next)
+    {
+        if (l->adopted != h)
+            continue;
+        LIST_REMOVE(l, in_file);
+        l->file = lock_file_get(fs, h->at->path);
+        lock_file_ref(l->file);
+        LIST_INSERT_HEAD(&l->file->lockers, l, in_file);
+        lock_file_unref(f);
+    }
+    lock_file_unref(f);
+}
+
 bool lockers_on_inode(const struct fs *fs, const struct inode *inode)
 {
     const struct lock_file *f = lock_file_find(fs, inode->path);

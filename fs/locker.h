@@ -104,6 +104,11 @@ locker_find_authorised(struct fs *fs, const char *path, uid_t uid, const struct 
 /* A locker with holds of its own on this handle; NULL: none. */
 struct locker *locker_of_handle(const struct handle *h);
 
+/* A lease was renamed: the locks that rely on it are at its new path.
+ *
+ * @old: the path before. */
+void lockers_follow(struct fs *fs, struct hold *h, const char *old);
+
 /* Does an open file of this inode hold its path by a session's hold? */
 bool lockers_on_inode(const struct fs *fs, const struct inode *inode);
 

@@ -62,15 +62,22 @@ void ops_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct
 void ops_setlk(
     fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 
-/* ops_refused.c */
+/* ops_symlink.c */
 void ops_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, const char *name);
+void ops_readlink(fuse_req_t req, fuse_ino_t ino);
+
+/* ops_link.c */
 void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name);
+
+/* ops_rename.c */
 void ops_rename(fuse_req_t req,
                 fuse_ino_t parent,
                 const char *name,
                 fuse_ino_t new_parent,
                 const char *new_name,
                 unsigned flags);
+
+/* ops_refused.c */
 void ops_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device);
 
 #endif

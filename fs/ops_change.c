@@ -4,7 +4,6 @@
 #include "fs/act.h"
 #include "fs/attr.h"
 #include "fs/locker.h"
-#include "fs/path.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,10 +18,9 @@ static void on_unlinked(struct act *a, int error)
 void ops_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = op_fs(req);
-    struct inode *directory = inode_get(&fs->inodes, parent);
     struct command command = {.verb = COMMAND_RELEASE};
-    char *path = NULL;
-    int r = directory != NULL ? path_join(directory->path, name, &path) : -ESTALE;
+    char *path;
+    int r = inode_child(&fs->inodes, parent, name, NULL, &path);
     if (r < 0) {
         (void)fuse_reply_err(req, -r);
         return;
@@ -44,10 +42,14 @@ static void on_touched(struct act *a, int error)
     fuse_req_t request = error == 0 ? op_take(&a->op) : NULL;
     if (request == NULL)
         return;
-    struct inode *inode = inode_hold(&fs->inodes, a->token, a->path);
-    inode->time_ms = clock_wall_ns(clock_system()) / NS_PER_MS; /* Till the cluster is asked. */
+    struct inode *inode = inode_get(&fs->inodes, a->context);
+    if (inode == NULL || (inode->kind == INODE_HOLD && inode->id != a->token)) {
+        (void)fuse_reply_err(request, ESTALE); /* Another file than the one that was touched. */
+        return;
+    }
+    inode->changed_ns = clock_wall_ns(clock_system()); /* Till the cluster is asked. */
+    inode->time_ns = a->command.mtime_ns != 0 ? a->command.mtime_ns : inode->changed_ns;
     reply_attr(request, inode);
-    inode_unref(&fs->inodes, inode);
 }
 
 /* truncate(2) and O_TRUNC: there is no content, so the owner may, and nothing happens. */
@@ -67,6 +69,20 @@ static int truncate_error(fuse_req_t req, const struct inode *inode, const struc
     (void)process_lineage(fs->processes, process, &lineage); /* Unknown: n = 0. */
     bool allowed = h != NULL && holds_authorised(&fs->holds, h, caller->uid, &lineage);
     return !allowed ? EPERM : h->state == HOLD_ENDED ? ESTALE : 0;
+}
+
+/* What stat(2) is to show of a lock that is touched.  A time that the caller names is shown as it
+ * is; and since programs that lock by mkdir(2) compare, such a lock always has one. */
+static uint64_t mtime_of(const struct inode *inode, const struct stat *attr, int to_set)
+{
+    bool named = (to_set & FUSE_SET_ATTR_MTIME) != 0 && (to_set & FUSE_SET_ATTR_MTIME_NOW) == 0;
+    int64_t s = attr->st_mtim.tv_sec;
+    if (!named)
+        return inode->type == S_IFDIR ? clock_wall_ns(clock_system()) : 0;
+    if (s < 0 || s > INT64_MAX / (int64_t)NS_PER_S - 1) /* Cut, as file systems do. */
+        return s < 0 ? 1 : (uint64_t)INT64_MAX;
+    uint64_t ns = (uint64_t)s * NS_PER_S + (uint64_t)attr->st_mtim.tv_nsec;
+    return ns > 0 ? ns : 1;
 }
 
 void ops_setattr(
@@ -91,7 +107,8 @@ void ops_setattr(
     else if ((to_set & FUSE_SET_ATTR_SIZE) != 0)
         error = truncate_error(req, inode, handle);
     else if ((to_set & times) != 0) {
-        act_start(req, inode->path, handle, &renew, 0, on_touched);
+        renew.mtime_ns = mtime_of(inode, attr, to_set);
+        act_start(req, inode->path, handle, &renew, ino, on_touched);
         return;
     }
     if (error != 0)

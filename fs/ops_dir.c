@@ -1,12 +1,13 @@
-/* MKDIR, RMDIR, SETATTR of directories: replicated name spaces.
+/* MKDIR, RMDIR, SETATTR of directories: replicated name spaces; and locks that look like one.
  *
  * The kernel has checked the modes (default_permissions). */
 #include "fs/ops.h"
 
+#include "fs/acquire.h"
+#include "fs/act.h"
 #include "fs/ask.h"
 #include "fs/attr.h"
 #include "fs/errno_table.h"
-#include "fs/op.h"
 #include "fs/path.h"
 #include "fs/show.h"
 #include "raftstore/wire/codes.h"
@@ -22,6 +23,8 @@ struct dir_op {
     bool attr_only;         /* The answer is attributes, not an entry. */
     uint64_t asked_mono_ns; /* When it was asked what stands there now. */
 };
+
+static void rmdir_lock(fuse_req_t req, const char *path);
 
 static void dir_done(struct dir_op *d, int error)
 {
@@ -77,6 +80,9 @@ static void on_dir_changed(void *arg, const struct client_result *r)
         if (error == 0)
             return;
     }
+    if (error == ENOTDIR && d->context == ERRNO_RMDIR && op_waiting(&d->op) &&
+        !path_names_lock(path_name(d->path)))
+        rmdir_lock(op_take(&d->op), d->path); /* Asked for the lock first if it has such a name. */
     dir_done(d, error);
 }
 
@@ -96,13 +102,27 @@ static void dir_start(fuse_req_t req, char *path, Hf__Command *command, enum err
         dir_done(d, error);
 }
 
+/* The mkdir idiom: a lease that looks like an empty directory. */
+static void mkdir_lock(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    struct acquire *a = acquire_new(req, parent, name, WIRE_KIND_MKDIR, mode, acquire_reply_entry);
+    if (a == NULL)
+        return;
+    a->mtime_ns = clock_wall_ns(clock_system());
+    acquire_start(a);
+}
+
 void ops_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-    struct inode *directory = inode_get(&op_fs(req)->inodes, parent);
+    struct inode *directory;
     const struct fuse_ctx *caller = fuse_req_ctx(req);
     Hf__Command command = HF__COMMAND__INIT;
-    char *path = NULL;
-    int r = directory != NULL ? path_join(directory->path, name, &path) : -ESTALE;
+    char *path;
+    if (path_names_lock(name)) {
+        mkdir_lock(req, parent, name, mode);
+        return;
+    }
+    int r = inode_child(&op_fs(req)->inodes, parent, name, &directory, &path);
     if (r < 0) {
         (void)fuse_reply_err(req, -r);
         return;
@@ -116,19 +136,44 @@ void ops_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
     dir_start(req, path, &command, ERRNO_MKDIR);
 }
 
+static void rmdir_directory(fuse_req_t req, const char *path)
+{
+    Hf__Command command = HF__COMMAND__INIT;
+    command.op = WIRE_OP_RMDIR;
+    dir_start(req, xstrdup(path), &command, ERRNO_RMDIR);
+}
+
+static void on_lock_removed(struct act *a, int error)
+{
+    /* A directory by that name: made by other means than mkdir(2) on a mount. */
+    if (error == EISDIR && op_waiting(&a->op))
+        rmdir_directory(op_take(&a->op), a->path);
+    else
+        op_reply_errno(&a->op, error);
+}
+
+static void rmdir_lock(fuse_req_t req, const char *path)
+{
+    struct command command = {.verb = COMMAND_RELEASE};
+    act_start(req, path, NULL, &command, 0, on_lock_removed);
+}
+
+/* The name tells what it most likely is.  (A lock may have been renamed.) */
 void ops_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct inode *directory = inode_get(&op_fs(req)->inodes, parent);
-    Hf__Command command = HF__COMMAND__INIT;
-    char *path = NULL;
-    int r = directory != NULL ? path_join(directory->path, name, &path) : -ESTALE;
+    struct inode *directory;
+    char *path;
+    int r = inode_child(&op_fs(req)->inodes, parent, name, &directory, &path);
     if (r < 0) {
         (void)fuse_reply_err(req, -r);
         return;
     }
     directory->asked_mono_ns = 0; /* Its times change. */
-    command.op = WIRE_OP_RMDIR;
-    dir_start(req, path, &command, ERRNO_RMDIR);
+    if (path_names_lock(name))
+        rmdir_lock(req, path);
+    else
+        rmdir_directory(req, path);
+    free(path);
 }
 
 void ops_setattr_dir(fuse_req_t req, struct inode *inode, const struct stat *attr, int to_set)

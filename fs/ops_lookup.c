@@ -2,7 +2,6 @@
 #include "fs/ops.h"
 
 #include "fs/attr.h"
-#include "fs/path.h"
 #include "fs/show.h"
 #include "raftstore/base/buf.h"
 
@@ -52,11 +51,10 @@ static void on_lookup(void *arg, const struct client_reply *reply)
 void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = op_fs(req);
-    struct inode *directory = inode_get(&fs->inodes, parent);
     char *path = NULL;
-    int r = directory != NULL ? path_join(directory->path, name, &path) : -ESTALE;
+    int r = inode_child(&fs->inodes, parent, name, NULL, &path);
     if (r < 0) {
-        /* The reserved name does not exist yet. */
+        /* The reserved name does not exist yet, and in a lock that is a directory is nothing. */
         (void)fuse_reply_err(req, r == -EPERM ? ENOENT : -r);
         return;
     }
@@ -126,8 +124,8 @@ static void on_getattr(void *arg, const struct client_reply *reply)
     }
     for (size_t i = 0; i < node->n_holds; i++) {
         if (node->holds[i]->token == g->inode->id) {
-            attr_update_hold(g->inode, node->holds[i]);
-            getattr_done(g, 0, 1);
+            attr_update_hold(g->op.fs, g->inode, node->holds[i]);
+            getattr_done(g, 0, g->inode->n_links);
             return;
         }
     }

@@ -152,7 +152,7 @@ static ino_t hold_number(const struct fs *fs, const Hf__Node *node, const Hf__Ho
     struct inode *i = NULL;
     if (hold->session_bound)
         HASH_FIND(hh_path, fs->inodes.free_by_path, node->path.data, node->path.len, i);
-    return i != NULL ? i->number : inode_hold_number(hold->token);
+    return i != NULL ? i->number : attr_file_number(fs, hold);
 }
 
 static void take_entries(const struct fs *fs, struct dir_handle *d, const Hf__QueryReply *reply)
@@ -166,7 +166,8 @@ static void take_entries(const struct fs *fs, struct dir_handle *d, const Hf__Qu
         if (node->type == WIRE_NODE_DIRECTORY)
             *e = (struct entry){inode_directory_number(node->directory_id), S_IFDIR, NULL};
         else
-            *e = (struct entry){hold != NULL ? hold_number(fs, node, hold) : 0, S_IFREG, NULL};
+            *e = (struct entry){hold != NULL ? hold_number(fs, node, hold) : 0,
+                                hold != NULL ? attr_type_of_kind(hold->kind) : S_IFREG, NULL};
         char *path = xmalloc(node->path.len + 1);
         memcpy(path, node->path.data, node->path.len);
         path[node->path.len] = '\0';
@@ -241,7 +242,7 @@ static void readdir_continue(struct readdir *r)
         while (r->off - first < d->n_entries) {
             const struct entry *e = &d->entries[r->off - first];
             /* A lock with waiters only is free for now: not there. */
-            bool shown = e->type == S_IFDIR || e->number != 0;
+            bool shown = e->number != 0;
             if (!shown)
                 r->off++;
             else if (!add_entry(r, e->name, e->number, e->type)) {
@@ -273,9 +274,11 @@ void ops_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
         drop_pages(d);
         add_page(d, FIRST_NAME, "");
     }
-    if ((r->off == 0 && !add_entry(r, ".", ino, S_IFDIR)) ||
+    if ((r->off == 0 && !add_entry(r, ".", d->inode->file, S_IFDIR)) ||
         (r->off == 1 && !add_entry(r, "..", ino, S_IFDIR)))
         readdir_done(r, 0);
+    else if (d->inode->kind != INODE_DIRECTORY)
+        readdir_done(r, 0); /* A lock that looks like an empty one. */
     else
         readdir_continue(r);
 }

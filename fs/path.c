@@ -38,6 +38,18 @@ int path_join(const char *parent, const char *name, char **ret_path)
     return 0;
 }
 
+bool path_names_lock(const char *name)
+{
+    static const char *const suffixes[] = {".lock", ".lck"};
+    size_t size = strlen(name);
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        size_t n = strlen(suffixes[i]);
+        if (size > n && memcmp(name + size - n, suffixes[i], n) == 0)
+            return true;
+    }
+    return false;
+}
+
 const char *path_name(const char *path)
 {
     const char *slash = strrchr(path, '/');

@@ -14,6 +14,9 @@
  *         empty, ".", ".." or holds a slash; -EPERM for the reserved name. */
 int path_join(const char *parent, const char *name, char **ret_path);
 
+/* Is it a name by which mkdir(2) makes a lock: NAME.lock or NAME.lck? */
+bool path_names_lock(const char *name);
+
 /* Its last component; inside `path`. */
 const char *path_name(const char *path);
 

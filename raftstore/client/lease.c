@@ -27,6 +27,7 @@ struct renewal {
     struct client_lease *lease; /* NULL once that is gone or lost. */
     struct client *client;
     uint64_t token;
+    bool moved;    /* The lease was renamed meanwhile. */
     uint8_t *path; /* Owned, from the moment that the lease is lost; else NULL. */
     size_t path_bytes;
 };
@@ -120,6 +121,7 @@ static void on_renewed(void *arg, const struct client_result *r)
 {
     struct renewal *n = arg;
     struct client_lease *l = n->lease;
+    bool moved = n->moved;
     if (n->path != NULL && r->status == 0 && r->result->code == WIRE_CODE_OK)
         take_back(n);
     renewal_free(n);
@@ -137,6 +139,10 @@ static void on_renewed(void *arg, const struct client_result *r)
     case WIRE_CODE_NOT_HELD:
     case WIRE_CODE_NOT_OWNER:
     case WIRE_CODE_INVALID:
+        if (moved) {
+            plan(l, 0); /* It asked at the old path. */
+            break;
+        }
         lose(l, r->result->code);
         break;
     default: /* Our session ended (the lease did not), a bound, ...: try again. */
@@ -232,6 +238,15 @@ void client_lease_shorten(struct client_lease *l, uint64_t ttl_ms)
         return;
     l->deadline_boot_ns = deadline;
     boot_timer_set(&l->client->timers, &l->end, deadline);
+}
+
+void client_lease_moved(struct client_lease *l, struct bytes path)
+{
+    free(l->path);
+    l->path = xmemdup(path.data, path.size);
+    l->path_bytes = path.size;
+    if (l->renewal != NULL)
+        l->renewal->moved = true;
 }
 
 uint64_t client_lease_stamp_ns(const struct client_lease *l)

@@ -48,6 +48,9 @@ void client_lease_renewed(struct client_lease *l,
  * as that would let it. */
 void client_lease_shorten(struct client_lease *l, uint64_t ttl_ms);
 
+/* The hold was renamed: from now on it is renewed there. */
+void client_lease_moved(struct client_lease *l, struct bytes path);
+
 /* Cluster time of the newest news of it; 0 = none since it was granted. */
 uint64_t client_lease_stamp_ns(const struct client_lease *l);
 

@@ -1,4 +1,5 @@
 """Reading, renewing, keeping, releasing, notes, attributes."""
+import mmap
 import os
 import re
 import subprocess
@@ -57,6 +58,29 @@ def test_renew(m):
     os.unlink(p)
 
 
+def test_across_pages(m):
+    """One write is one command, wherever the program's buffer lies."""
+    p = m.path("pages")
+    fd = acquire(p)
+    with mmap.mmap(-1, 4 * mmap.PAGESIZE) as area:
+        view = memoryview(area)
+        for before in (1, 3, 100):
+            at = mmap.PAGESIZE - before
+            view[at:at + 200] = b"n" * 200
+            assert os.write(fd, view[at:at + 200]) == 200
+            assert show(p)["note"] == "n" * 200
+            with fails("EFBIG"):
+                os.write(fd, view[at:at + 2 * mmap.PAGESIZE])
+            assert show(p)["note"] == "n" * 200
+            view[at:at + 9] = b"renew 7s\n"
+            os.write(fd, view[at:at + 9])
+            assert show(p)["ttl_ms"] == "7000"
+            os.write(fd, b"renew 9s")
+        view.release()
+    os.close(fd)
+    os.unlink(p)
+
+
 def test_touch(m):
     p = m.path("touch")
     take(p)
@@ -66,8 +90,10 @@ def test_touch(m):
     subprocess.run(["touch", p], check=True)
     assert remaining(p) > 2000
     assert os.stat(p).st_mtime_ns > before and os.stat(p).st_ino == number
-    os.utime(p, (1, 1))  # Any time: it is a renewal.
-    assert os.stat(p).st_mtime > 1e9
+    os.utime(p, ns=(1, 1700000000123456789))  # Any time: it is a renewal.
+    assert os.stat(p).st_mtime_ns == 1700000000123456789 and os.stat(p).st_ctime > before / 1e9
+    say(p, "renew 3s")
+    assert os.stat(p).st_mtime_ns > before  # By a renewal that names none it is that one's.
     os.unlink(p)
     with fails("ENOENT"):
         os.utime(p)

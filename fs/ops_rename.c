@@ -1,0 +1,74 @@
+/* RENAME: hand a lock over to another name, if that is free.
+ *
+ * What held the old name holds the new one, with its token.  A caller who is not told the outcome
+ * (EINTR, ETIMEDOUT) can't know which name is his: the lock is given up then. */
+#include "fs/ops.h"
+
+#include "fs/act.h"
+#include "fs/ask.h"
+#include "fs/moved.h"
+#include "raftstore/wire/codes.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Was it done?  0 no, 1 yes, -1 nobody knows. */
+static int outcome(const struct act *a)
+{
+    if (a->result == NULL)
+        return 0; /* It was not sent. */
+    if (a->result->status != 0)
+        return a->result->status == -ETIMEDOUT || a->result->status == -EBUSY ? -1 : 0;
+    switch (a->result->result->code) {
+    case WIRE_CODE_OK:
+        return 1;
+    case WIRE_CODE_NO_SESSION:
+    case WIRE_CODE_SESSION_ENDED:
+        return -1;
+    default:
+        return 0;
+    }
+}
+
+static void on_renamed(struct act *a, int error)
+{
+    struct fs *fs = a->op.fs;
+    int done = outcome(a);
+    if (done > 0)
+        moved(fs, a->token, bytes_str(a->to), a->result->result->index, false);
+    if (done != 0 && (done < 0 || !op_waiting(&a->op))) {
+        ask_release(fs, a->path, a->token);
+        ask_release(fs, a->to, a->token);
+    } else if (done == 0 && a->hold != NULL) {
+        holds_not_released(a->hold);
+    }
+    op_reply_errno(&a->op, error);
+}
+
+void ops_rename(fuse_req_t req,
+                fuse_ino_t parent,
+                const char *name,
+                fuse_ino_t new_parent,
+                const char *new_name,
+                unsigned flags)
+{
+    struct fs *fs = op_fs(req);
+    struct command command = {.verb = COMMAND_RENAME};
+    struct inode *from = NULL, *to = NULL;
+    char *path = NULL, *new_path = NULL;
+    /* Never over another lock, so NOREPLACE says nothing new; a lock has no content to exchange. */
+    int r = (flags & ~(unsigned)RENAME_NOREPLACE) == 0 ? 0 : -EINVAL;
+    if (r == 0)
+        r = inode_child(&fs->inodes, parent, name, &from, &path);
+    if (r == 0)
+        r = inode_child(&fs->inodes, new_parent, new_name, &to, &new_path);
+    if (r < 0) {
+        (void)fuse_reply_err(req, -r);
+    } else {
+        from->asked_mono_ns = to->asked_mono_ns = 0; /* Their times change. */
+        command.to = new_path;
+        act_start(req, path, NULL, &command, 0, on_renamed);
+    }
+    free(path);
+    free(new_path);
+}
