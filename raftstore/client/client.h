@@ -29,6 +29,7 @@
 #include <uv.h>
 
 #define CLIENT_ADDRESSES_MAX 16
+#define CLIENT_PREFIXES_MAX  256        /* Of one subscription; the node's own bound. */
 #define CLIENT_NO_TIMEOUT    UINT64_MAX /* timeout_ms: repeat until it is answered. */
 
 struct client;
@@ -56,11 +57,16 @@ struct client_config {
     bool pinned;                 /* Talk to the first of the addresses that answers and never follow
                                     the leader: for asking one node (STATUS). No commands. */
     bool events_session;         /* Subscribe to what concerns our own session. */
-    const char *const
-        *event_prefixes; /* Also to these paths and below (NULL = none); NULL-terminated. */
+    const char *const *event_prefixes; /* Also to these paths and below (NULL = none);
+                                          NULL-terminated. client_watch() replaces them. */
     void (*on_session)(void *arg, enum client_session_event event);
     void (*on_event)(void *arg, const Hf__Event *event); /* In log order; may be NULL. */
     void (*on_gap)(void *arg); /* Events were missed: read the state afresh. May be NULL. */
+    /* The prefixes of the client_watch() that returned `version` are in force: what happens to them
+     * behind log index `index` will be told, or on_gap() says that it was not.  A query that is
+     * sent now sees everything up to `index`.  Comes once for each version, unless a newer one
+     * replaced it before.  May be NULL. */
+    void (*on_watch)(void *arg, uint64_t version, uint64_t index);
     void *arg;
 };
 
@@ -113,6 +119,14 @@ int client_command(struct client *c,
  * what happened first (a grant that raced in is the caller's to release).  Unknown handles
  * (answered already) are ignored. */
 void client_cancel(struct client *c, uint64_t handle);
+
+/* Replace the paths whose events are told.  Of those that were asked for before and still are, no
+ * event is missed or told twice; those of dropped ones end at once; those of new ones begin at some
+ * moment, of which config.on_watch() tells.
+ *
+ * @prefixes: `n` of them, copied; a path stands for itself and what is below it, "" for everything.
+ * Return: the version, counting from 1; 0: more than CLIENT_PREFIXES_MAX, nothing has changed. */
+uint64_t client_watch(struct client *c, const char *const *prefixes, size_t n);
 
 /* Outcome of a query or an admin request. */
 struct client_reply {

@@ -246,17 +246,37 @@ void requests_fail_all(struct client *c);
 
 /* ---- watch.c ---------------------------------------------------------------------------- */
 
+/* A set of prefixes, shared by those who name it. */
+struct prefix_set {
+    unsigned n_refs;
+    uint64_t version; /* Of the call that wanted it; the first one: 0. */
+    size_t n;
+    char *list[]; /* Owned. */
+};
+
+/* A subscription that was sent. */
+struct subscription {
+    TAILQ_ENTRY(subscription) link;
+    uint64_t frame_id;
+    uint64_t session_id;    /* 0 = none. */
+    struct prefix_set *set; /* With a reference. */
+    bool resumes;           /* An acknowledged one, on another connection. */
+};
+TAILQ_HEAD(subscription_list, subscription);
+
 struct watch {
-    bool session_wanted; /* Somebody waits, or the owner asked. */
-    bool events_wanted;  /* The owner wants its session's events. */
-    char **prefixes;     /* Owned, NULL-terminated; NULL = none. */
-    size_t n_prefixes;
-    uint64_t session_id; /* Subscribed for; 0 = none. */
-    uint64_t serial;     /* Connection that the subscription is on; 0 = none. */
-    uint64_t frame_id;   /* Unanswered subscription; 0 = none. */
-    uint64_t index;      /* Events up to here were seen; 0 = no position yet. */
-    uint64_t n_at_index; /* So many of those at `index`; 0 = all. */
-    uint64_t skip;       /* Of a resumed stream: so many at `index` are known already. */
+    bool session_wanted;           /* Somebody waits, or the owner asked. */
+    bool events_wanted;            /* The owner wants its session's events. */
+    struct prefix_set *wanted;     /* With a reference. */
+    uint64_t told_version;         /* config.on_watch was told of sets up to this one. */
+    struct subscription *acked;    /* The last that was acknowledged, perhaps on a connection that
+                                      is gone: what the position is one of.  NULL = none. */
+    struct subscription_list sent; /* On this connection, not acknowledged yet; in order. */
+    uint64_t acked_serial;         /* Connection that it is in force on; 0 = none. */
+    uint64_t serial;               /* Connection that is subscribed on; 0 = none. */
+    uint64_t index;                /* Events up to here were seen; 0 = no position yet. */
+    uint64_t n_at_index;           /* So many of those at `index`; 0 = all. */
+    uint64_t skip;                 /* So many that come now at `index` are known already. */
 };
 
 void watch_init(struct client *c, const struct client_config *config);

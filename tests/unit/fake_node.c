@@ -204,6 +204,14 @@ static void subscribe(struct fake_conn *k, uint64_t id, const Hf__Subscribe *s)
     k->node->subscriber = k;
     k->node->subscribed_from = s->from_index;
     k->node->subscribed_session = s->session_id;
+    struct buf text = BUF_INIT;
+    for (size_t i = 0; i < s->n_prefixes; i++)
+        buf_printf(&text, "%s%.*s", i > 0 ? "," : "", (int)s->prefixes[i].len,
+                   (const char *)s->prefixes[i].data);
+    buf_add(&text, "", 1);
+    (void)snprintf(k->node->subscribed_prefixes, sizeof k->node->subscribed_prefixes, "%s",
+                   (const char *)text.data);
+    buf_deinit(&text);
     reply.index = k->node->applied_index;
     reply.gap = k->node->gap;
     frame.id = id;

@@ -62,7 +62,8 @@ struct fake_node {
     unsigned n_connections, n_subscribes, n_pings, n_queries;
     uint64_t subscribed_from; /* Of the last Subscribe. */
     uint64_t subscribed_session;
-    uint64_t applied_index; /* In SubscribeReply. */
+    char subscribed_prefixes[64]; /* Joined by commas. */
+    uint64_t applied_index;       /* In SubscribeReply. */
     bool gap;
     struct fake_conn *conns;
     struct fake_conn *subscriber; /* Connection of the last Subscribe. */

@@ -533,13 +533,18 @@ static void a_parked_wait_survives_a_gap(void **state)
 
 /* ---- Events ---------------------------------------------------------------------------- */
 
-static void push(struct harness *h, uint64_t index)
+static void push_at(struct harness *h, uint64_t index, const char *path)
 {
     Hf__Event e = HF__EVENT__INIT;
     e.type = WIRE_EFFECT_ENDED;
     e.index = index;
-    e.path = pack_binary(bytes_str("a/b"));
+    e.path = pack_binary(bytes_str(path));
     fake_event(h->nodes[0].subscriber, &e);
+}
+
+static void push(struct harness *h, uint64_t index)
+{
+    push_at(h, index, "a/b");
 }
 
 static void events_resume_without_loss_or_repetition(void **state)
@@ -572,6 +577,128 @@ static void events_resume_without_loss_or_repetition(void **state)
     harness_deinit(&h);
 }
 
+static struct {
+    unsigned n;
+    uint64_t version, index;
+} watching;
+
+static void on_watch(void *arg, uint64_t version, uint64_t index)
+{
+    (void)arg;
+    watching.n++;
+    watching.version = version;
+    watching.index = index;
+}
+
+static void prefixes_are_replaced_without_loss_or_repetition(void **state)
+{
+    struct harness h;
+    const char *const first[] = {"a"}, *const second[] = {"a", "b/c"};
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].applied_index = 10;
+    watching.n = 0;
+    harness_client_with(&h, 1, (struct client_config){.on_watch = on_watch});
+    harness_run_ms(&h, 20);
+    assert_int_equal(h.nodes[0].n_subscribes, 0); /* Nothing is wanted. */
+    assert_int_equal(client_watch(h.client, first, 1), 1);
+    RUN_UNTIL(&h, watching.n == 1);
+    assert_int_equal(watching.version, 1);
+    assert_int_equal(watching.index, 10);
+    push_at(&h, 11, "a");
+    push_at(&h, 12, "a/x");
+    RUN_UNTIL(&h, h.n_events == 2);
+    h.nodes[0].applied_index = 13;
+    assert_int_equal(client_watch(h.client, second, 2), 2);
+    push_at(&h, 13, "a"); /* Told before the node reads the new ones. */
+    RUN_UNTIL(&h, watching.n == 2);
+    assert_string_equal(h.nodes[0].subscribed_prefixes, "a,b/c");
+    assert_int_equal(h.nodes[0].subscribed_from, 0);
+    assert_int_equal(watching.version, 2);
+    assert_int_equal(watching.index, 13);
+    assert_int_equal(h.n_events, 3);
+    push_at(&h, 14, "b/cc"); /* Not below. */
+    push_at(&h, 14, "b/c/d");
+    RUN_UNTIL(&h, h.n_events == 4);
+    assert_int_equal(client_watch(h.client, NULL, 0), 3);
+    push_at(&h, 15, "a"); /* On its way: not wanted any more. */
+    h.nodes[0].applied_index = 15;
+    RUN_UNTIL(&h, watching.n == 3);
+    assert_int_equal(h.n_events, 4);
+    assert_int_equal(h.n_gaps, 0);
+    harness_deinit(&h);
+}
+
+static bool
+lose_subscribe(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    (void)k;
+    (void)command;
+    return frame->body_case == HF__CLIENT_FRAME__BODY_SUBSCRIBE;
+}
+
+/* The connection breaks with the replacement under way: the old one is resumed, then replaced. */
+static void a_replacement_survives_a_reconnect(void **state)
+{
+    struct harness h;
+    const char *const first[] = {"a"}, *const second[] = {"b"}, *const third[] = {"b", "c"};
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].applied_index = 10;
+    watching.n = 0;
+    harness_client_with(&h, 1, (struct client_config){.on_watch = on_watch});
+    (void)client_watch(h.client, first, 1);
+    RUN_UNTIL(&h, watching.n == 1);
+    push_at(&h, 11, "a");
+    RUN_UNTIL(&h, h.n_events == 1);
+    h.nodes[0].script = lose_subscribe;
+    (void)client_watch(h.client, second, 1);
+    (void)client_watch(h.client, third, 2);
+    harness_run_ms(&h, 20);
+    assert_int_equal(h.nodes[0].n_subscribes, 1);
+    h.nodes[0].script = NULL;
+    h.nodes[0].applied_index = 11;
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, watching.n == 2);
+    assert_int_equal(h.nodes[0].n_subscribes, 3);
+    assert_string_equal(h.nodes[0].subscribed_prefixes, "b,c");
+    assert_int_equal(watching.version, 3);
+    assert_int_equal(watching.index, 11);
+    assert_int_equal(h.n_gaps, 0);
+    /* A leader that has not yet applied what we have heard of. */
+    push_at(&h, 20, "b");
+    RUN_UNTIL(&h, h.n_events == 2);
+    h.nodes[0].script = lose_subscribe;
+    (void)client_watch(h.client, first, 1);
+    harness_run_ms(&h, 20);
+    h.nodes[0].script = NULL;
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, watching.n == 3);
+    assert_int_equal(h.n_gaps, 1);
+    push_at(&h, 20, "a"); /* Told of by the gap. */
+    push_at(&h, 21, "a");
+    RUN_UNTIL(&h, h.n_events == 3);
+    assert_int_equal(h.event_indices[2], 21);
+    harness_deinit(&h);
+}
+
+static void too_many_prefixes_change_nothing(void **state)
+{
+    struct harness h;
+    const char *many[CLIENT_PREFIXES_MAX + 1];
+    (void)state;
+    harness_init(&h, 1);
+    watching.n = 0;
+    harness_client_with(&h, 1, (struct client_config){.on_watch = on_watch});
+    for (size_t i = 0; i <= CLIENT_PREFIXES_MAX; i++)
+        many[i] = "a";
+    assert_int_equal(client_watch(h.client, many, CLIENT_PREFIXES_MAX + 1), 0);
+    assert_int_equal(client_watch(h.client, many, CLIENT_PREFIXES_MAX), 1);
+    RUN_UNTIL(&h, watching.n == 1);
+    assert_int_equal(watching.version, 1);
+    harness_deinit(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -594,6 +721,9 @@ int main(void)
         cmocka_unit_test(a_long_wait_does_not_hold_up_results),
         cmocka_unit_test(a_parked_wait_survives_a_gap),
         cmocka_unit_test(events_resume_without_loss_or_repetition),
+        cmocka_unit_test(prefixes_are_replaced_without_loss_or_repetition),
+        cmocka_unit_test(a_replacement_survives_a_reconnect),
+        cmocka_unit_test(too_many_prefixes_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
