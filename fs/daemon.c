@@ -193,8 +193,16 @@ static void on_event(void *arg, const Hf__Event *event)
 static void on_gap(void *arg)
 {
     struct daemon *d = arg;
-    if (!d->stopping)
-        fs_on_gap(&d->fs);
+    if (d->stopping)
+        return;
+    fs_on_gap(&d->fs);
+    follow_on_gap(&d->fs.follow);
+}
+
+static void on_watch(void *arg, uint64_t version, uint64_t index)
+{
+    struct daemon *d = arg;
+    follow_on_watch(&d->fs.follow, version, index);
 }
 
 static void start_client(struct daemon *d)
@@ -210,6 +218,7 @@ static void start_client(struct daemon *d)
         .on_session = on_session,
         .on_event = on_event,
         .on_gap = on_gap,
+        .on_watch = on_watch,
         .arg = d,
     };
     Hf__Query query = HF__QUERY__INIT;

@@ -86,6 +86,7 @@ void fs_init(struct fs *fs,
     fs->processes = process_table_new();
     inode_table_init(&fs->inodes);
     owner_namer_init(&fs->namer, host);
+    follow_init(&fs->follow, loop);
     holds_init(&fs->holds, loop, fs->processes, on_keeper_gone, fs);
     fs->holds.on_lost = on_lease_lost;
 }
@@ -94,6 +95,7 @@ void fs_set_client(struct fs *fs, struct client *client)
 {
     fs->client = client;
     fs->holds.client = client;
+    fs->follow.client = client;
 }
 
 void fs_deinit(struct fs *fs)
@@ -101,12 +103,13 @@ void fs_deinit(struct fs *fs)
     handle_free_all(fs);
     free(fs->frozen);
     ops_readdir_free_all(fs);
+    follow_deinit(&fs->follow);
     holds_deinit(&fs->holds);
     inode_table_deinit(&fs->inodes);
     process_table_free(fs->processes);
 }
 
-void fs_on_event(struct fs *fs, const Hf__Event *event)
+static void on_own_event(struct fs *fs, const Hf__Event *event)
 {
     struct hold *h = holds_find(&fs->holds, event->token);
     if (h == NULL) {
@@ -126,6 +129,12 @@ void fs_on_event(struct fs *fs, const Hf__Event *event)
     } else if (event->type == WIRE_EFFECT_RENAMED) {
         moved(fs, event->token, pack_bytes(event->path2), event->index, true);
     }
+}
+
+void fs_on_event(struct fs *fs, const Hf__Event *event)
+{
+    on_own_event(fs, event);
+    follow_on_event(&fs->follow, event);
 }
 
 /* Does the hold of a gap's question stand still? */
@@ -165,6 +174,7 @@ void fs_on_session(struct fs *fs, enum client_session_event event)
 
 void fs_close(struct fs *fs)
 {
+    follow_close(&fs->follow);
     loss_close(fs);
     locking_close(fs);
     holds_close(&fs->holds);

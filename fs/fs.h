@@ -4,6 +4,7 @@
 
 #define FUSE_USE_VERSION 312
 
+#include "fs/follow.h"
 #include "fs/holds.h"
 #include "fs/inode.h"
 #include "fs/options.h"
@@ -34,6 +35,7 @@ struct fs {
     struct dir_handle_list dir_handles;
     struct lock_file *lock_files; /* uthash: paths with flock and fcntl locks of ours. */
     uint64_t n_lockers_made;
+    struct follow follow; /* Who wants to know of others' locks. */
     struct owner_namer namer;
     struct process_id *frozen; /* Stopped by lost=freeze; owned. */
     size_t n_frozen;
@@ -54,7 +56,7 @@ void fs_init(struct fs *fs,
 void fs_set_client(struct fs *fs, struct client *client);
 void fs_deinit(struct fs *fs);
 
-/* The client's events: what happened to holds of our session. */
+/* The client's events: what happened to holds of our session, and at followed paths. */
 void fs_on_event(struct fs *fs, const Hf__Event *event);
 
 /* What became of our session. */
@@ -63,7 +65,7 @@ void fs_on_session(struct fs *fs, enum client_session_event event);
 /* The mount ends; before the client is closed. */
 void fs_close(struct fs *fs);
 
-/* Events were missed: ask for every hold that we think we have. */
+/* Events of our session were missed: ask for every hold that we think we have. */
 void fs_on_gap(struct fs *fs);
 
 /* libfuse's table of operations. */
