@@ -8,6 +8,7 @@ A Locker names three commands (argument lists):
 
 The checks run them as real processes on both mounts.
 """
+import errno
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import subprocess
 import tempfile
 import time
 
-from cluster import Failed, boot_ns, check, equal, wait_for
+from cluster import Failed, boot_ns, check, equal, expect_errno, wait_for
 
 PATIENCE_S = 60  # For what comes in milliseconds, on a machine that does other things too.
 
@@ -149,21 +150,26 @@ def death(locker, a, b):
         check(not is_refused(locker, second, path), f"{locker.name}: refused after a waiter died")
 
 
-def lease_runs_out(locker, a, b, ttl_s):
+def lease_runs_out(locker, short, b, ttl_s, remove):
     """A lease outlives its holder until its end, never less; then the next one has it, and what the
-    old holder's kind does to let go can't take it away."""
+    old holder's kind does to let go (`remove`) can't take it away.
+
+    short: a mount whose leases have this ttl."""
     path = f"{locker.name}-lease"
-    holder = Holder(locker.hold(a.path(path))).wait(f"{locker.name}: the holder")
+    holder = Holder(locker.hold(short.path(path))).wait(f"{locker.name}: the holder")
     waiter = Holder(locker.hold(b.path(path)))
     waits(locker, waiter, 0.1)
     holder.kill()
-    check(is_refused(locker, b, path), f"{locker.name}: a killed holder's lease did not stay")
+    refused = is_refused(locker, b, path)
+    check(refused or boot_ns() - holder.started_ns > ttl_s * 1e9, f"{locker.name}: a killed holder's lease did not stay")
     waiter.wait(f"{locker.name}: the waiter after the lease's end")
     took_s = (waiter.locked_ns - holder.started_ns) / 1e9
     print(f"{locker.name}: lease of {ttl_s} s, holder killed, next holder after {took_s:.2f} s")
     check(took_s >= ttl_s, f"{locker.name}: granted {took_s} s after a lease of {ttl_s} s began")
-    check(is_refused(locker, a, path), f"{locker.name}: the next holder is not alone")
+    check(is_refused(locker, short, path), f"{locker.name}: the next holder is not alone")
+    expect_errno(errno.EPERM, lambda: remove(short, path), f"{locker.name}: taking the next holder's lock away")
     waiter.release()
+    check(not is_refused(locker, short, path), f"{locker.name}: refused a free lock")
 
 
 def session_runs_out(locker, cluster, a, b):
