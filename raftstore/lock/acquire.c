@@ -59,6 +59,7 @@ static struct request request_of(const struct op *o)
         .note = c->note,
         .agent_number = c->agent,
         .seq = c->seq,
+        .mtime_ns = c->ttl_ms == 0 ? 0 : c->mtime_ns,
         .ttl_ms = (uint32_t)c->ttl_ms,
         .lock_delay_ms = c->ttl_ms == 0 ? 0 : (uint32_t)c->lock_delay_ms,
         .pid = c->pid,

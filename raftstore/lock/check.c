@@ -29,7 +29,7 @@ static const char *check_hold(struct tally *y, const struct node *n, const struc
     const struct hold *found = tokens_find(&t->tokens, h->token);
     if (found == NULL || found->token != h->token || found->node != n)
         return "a hold is not found by its token, or two locks share one";
-    return NULL;
+    return file_check(t, h);
 }
 
 static const char *check_pairs(const struct node *n)

@@ -82,14 +82,19 @@ void digest_hold(struct lock_table *t, const struct hold *h, bool add)
     const struct hold_extra *x = hold_extra(h);
     const struct agent *agent = hold_agent(h);
     struct mix m = mix_begin(OBJECT_HOLD);
-    uint32_t bits =
-        (uint32_t)(h->exclusive | h->kind << 1 | h->linked << 4 | (hold_session(h) != NULL) << 5);
+    uint32_t bits = (uint32_t)(h->exclusive | h->kind << 1 | (hold_twin(h) != 0) << 4 |
+                               (hold_session(h) != NULL) << 5);
     mix_pair(&m, h->token, h->session_id);
     mix_pair(&m, h->since_ns, h->renewed_ns);
     mix_pair(&m, two(h->ttl_ms, h->pid), two(h->uid, h->gid));
     mix_pair(&m, hold_start(h), hold_end(h));
     mix_pair(&m, two(h->perm, bits), x == NULL ? 0 : x->lock_delay_ms);
     mix_pair(&m, agent == NULL ? 0 : agent->number, hold_limit(h));
+    const struct hold_file *f = hold_file(h);
+    if (f != NULL && (f->mtime_ns | f->file_token | f->twin) != 0) {
+        mix_pair(&m, f->mtime_ns, f->file_token);
+        mix_pair(&m, f->twin, 0);
+    }
     mix_place(&m, h->node);
     mix_bytes(&m, hold_owner(h));
     mix_bytes(&m, hold_note(h));

@@ -93,7 +93,9 @@ static int out_hold(struct out *o, const struct hold *h, struct bytes path)
     row.hold.mode = h->exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED;
     row.hold.limit = hold_limit(h);
     row.hold.kind = (enum lock_kind)h->kind;
-    row.hold.linked = h->linked;
+    row.hold.mtime_ns = hold_mtime(h);
+    row.hold.file_token = h->has_file ? hold_file(h)->file_token : 0;
+    row.hold.twin = hold_twin(h);
     row.hold.session_bound = hold_session(h) != NULL;
     row.hold.pid = h->pid;
     row.hold.uid = h->uid;

@@ -36,6 +36,7 @@ void hold_finish(struct lock_table *t, struct hold *h, enum lock_code code)
 {
     struct node *n = h->node;
     uint64_t token = h->token, start = hold_start(h);
+    file_leave(t, h);
     effect_hold(t, LOCK_EFFECT_ENDED, h)->code = code;
     node_touch(t, n, hold_start(h), hold_end(h));
     hold_unlink(t, h);
@@ -63,14 +64,15 @@ void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end
         hold_end_now(t, h, LOCK_RELEASED);
         return;
     }
+    file_leave(t, h);
     struct lock_effect *e = effect_hold(t, LOCK_EFFECT_ENDED, h);
     e->code = LOCK_RELEASED;
     e->start = start;
     e->end = end;
     node_touch(t, n, start, end);
-    struct hold *right = NULL, *kept = hold_dup(h, true, hold_note(h));
+    struct hold *right = NULL, *kept = hold_dup(h, true, false, hold_note(h));
     if (start > h_start && end < h_end) {
-        right = hold_dup(h, true, hold_note(h));
+        right = hold_dup(h, true, false, hold_note(h));
         hold_extra(right)->start = end + 1;
         hold_extra(kept)->end = start - 1;
     } else if (start > h_start) {
@@ -84,9 +86,17 @@ void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end
     waiters_refuse_converts(t, n, token, h_start);
 }
 
-/* News of a lease go to the session that made it; once that has ended, to the one that renews. */
-void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t session_id)
+/* News of a lease go to the session that made it; once that has ended, to the one that renews.
+ *
+ * Return: the hold, perhaps in another place. */
+struct hold *hold_renew(
+    struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t mtime_ns, uint64_t session_id)
 {
+    if (mtime_ns != 0 && !h->has_file) {
+        struct hold *d = hold_dup(h, false, true, hold_note(h));
+        hold_replace(t, h, d);
+        h = d;
+    }
     const struct hold_extra *x = hold_extra(h);
     digest_hold(t, h, false);
     if ((x == NULL || x->agent == NULL) && /* An agent is one of its session. */
@@ -94,21 +104,25 @@ void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t 
         h->session_id = session_id;
     h->renewed_ns = t->stamp_ns;
     h->ttl_ms = (uint32_t)ttl_ms;
+    if (h->has_file)
+        hold_file(h)->mtime_ns = mtime_ns;
     heap_moved(t, HEAP_HOLD, h);
     digest_hold(t, h, true);
+    return h;
 }
 
 /* Shared <-> exclusive.  More is a new grant with a new token; less keeps it. */
 struct hold *hold_set_mode(struct lock_table *t, struct hold *h, bool exclusive)
 {
     uint64_t token = h->token;
-    struct hold *d = hold_dup(h, false, hold_note(h));
+    struct hold *d = hold_dup(h, false, false, hold_note(h));
     d->exclusive = exclusive;
     if (exclusive) {
         d->token = take_tokens(t, 1);
         d->since_ns = t->stamp_ns;
     }
     hold_replace(t, h, d);
+    file_renumber(t, d, token);
     effect_hold(t, LOCK_EFFECT_CONVERTED, d);
     if (exclusive) {
         waiters_follow_convert(t, d, token);
@@ -180,7 +194,7 @@ static void grant_again(struct lock_table *t,
     for (unsigned i = 0; i < r->n_paths; i++) {
         struct hold *h = own_exact(nodes[i], r, false);
         if (h->ttl_ms != 0 && r->ttl_ms != 0) {
-            hold_renew(t, h, r->ttl_ms, r->session->id);
+            h = hold_renew(t, h, r->ttl_ms, r->mtime_ns, r->session->id);
             effect_hold(t, LOCK_EFFECT_RENEWED, h);
         }
         if (waited)

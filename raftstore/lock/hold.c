@@ -14,7 +14,8 @@ int hold_order(const struct hold *a, const struct hold *b)
 
 static unsigned char *owner_at(const struct hold *h)
 {
-    return (unsigned char *)(uintptr_t)h->tail + (h->has_extra ? sizeof(struct hold_extra) : 0);
+    return (unsigned char *)(uintptr_t)h->tail + (h->has_extra ? sizeof(struct hold_extra) : 0) +
+           (h->has_file ? sizeof(struct hold_file) : 0);
 }
 
 struct bytes hold_owner(const struct hold *h)
@@ -33,13 +34,15 @@ struct bytes hold_note(const struct hold *h)
 }
 
 /* Memory for a hold with these parts; everything else is zero. */
-struct hold *hold_alloc(bool extra, struct bytes owner, struct bytes note)
+struct hold *hold_alloc(bool extra, bool file, struct bytes owner, struct bytes note)
 {
-    size_t fixed = sizeof(struct hold) + (extra ? sizeof(struct hold_extra) : 0);
+    size_t fixed = sizeof(struct hold) + (extra ? sizeof(struct hold_extra) : 0) +
+                   (file ? sizeof(struct hold_file) : 0);
     uint16_t note_size = (uint16_t)note.size;
     struct hold *h = xmalloc(fixed + owner.size + (note_size > 0 ? 2u + note_size : 0u));
     memset(h, 0, fixed);
     h->has_extra = extra;
+    h->has_file = file;
     h->has_note = note_size > 0;
     h->owner_size = (uint8_t)owner.size;
     unsigned char *p = owner_at(h);
@@ -57,7 +60,7 @@ struct hold *hold_new(struct lock_table *t, struct node *n, const struct request
     bool whole = r->claim.start == 0 && r->claim.end == LOCK_RANGE_END;
     bool extra = !whole || r->ttl_ms == 0 || r->lock_delay_ms != 0 || r->agent_number != 0 ||
                  r->claim.limit != 0;
-    struct hold *h = hold_alloc(extra, r->claim.owner, r->note);
+    struct hold *h = hold_alloc(extra, r->has_file || r->mtime_ns != 0, r->claim.owner, r->note);
     h->token = token;
     h->since_ns = h->renewed_ns = t->stamp_ns;
     h->session_id = r->session->id;
@@ -69,6 +72,8 @@ struct hold *hold_new(struct lock_table *t, struct node *n, const struct request
     h->perm = (uint16_t)r->perm;
     h->exclusive = r->claim.exclusive;
     h->kind = (uint8_t)(r->kind & 7u);
+    if (h->has_file)
+        hold_file(h)->mtime_ns = r->mtime_ns;
     if (extra) {
         struct hold_extra *x = hold_extra(h);
         x->start = r->claim.start;
@@ -83,11 +88,12 @@ struct hold *hold_new(struct lock_table *t, struct node *n, const struct request
     return h;
 }
 
-/* A copy that is in no index yet; with room for extra if asked, and with the note given. */
-struct hold *hold_dup(const struct hold *h, bool extra, struct bytes note)
+/* A copy that is in no index yet; with room for extra and file if asked, and with the note given.
+ */
+struct hold *hold_dup(const struct hold *h, bool extra, bool file, struct bytes note)
 {
     extra = extra || h->has_extra;
-    struct hold *d = hold_alloc(extra, hold_owner(h), note);
+    struct hold *d = hold_alloc(extra, file || h->has_file, hold_owner(h), note);
     d->token = h->token;
     d->since_ns = h->since_ns;
     d->renewed_ns = h->renewed_ns;
@@ -100,7 +106,8 @@ struct hold *hold_dup(const struct hold *h, bool extra, struct bytes note)
     d->perm = h->perm;
     d->exclusive = h->exclusive;
     d->kind = h->kind;
-    d->linked = h->linked;
+    if (h->has_file)
+        *hold_file(d) = *hold_file(h);
     if (extra) {
         struct hold_extra *x = hold_extra(d);
         x->start = hold_start(h);

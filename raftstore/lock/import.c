@@ -133,7 +133,8 @@ static int in_hold(struct lock_table *t, const struct lock_row *row)
     bool whole = claim.start == 0 && claim.end == LOCK_RANGE_END;
     bool extra = !whole || row->hold.session_bound || row->hold.lock_delay_ms != 0 ||
                  row->hold.agent != 0 || row->hold.limit != 0;
-    struct hold *h = hold_alloc(extra, claim.owner, row->hold.note);
+    bool file = (row->hold.mtime_ns | row->hold.file_token | row->hold.twin) != 0;
+    struct hold *h = hold_alloc(extra, file, claim.owner, row->hold.note);
     h->token = row->hold.token;
     h->since_ns = row->hold.since_ns;
     h->renewed_ns = row->hold.renewed_ns;
@@ -146,7 +147,13 @@ static int in_hold(struct lock_table *t, const struct lock_row *row)
     h->perm = (uint16_t)row->hold.perm;
     h->exclusive = claim.exclusive;
     h->kind = (uint8_t)((unsigned)row->hold.kind & 7u);
-    h->linked = row->hold.linked;
+    if (file)
+        *hold_file(h) =
+            (struct hold_file){row->hold.mtime_ns, row->hold.file_token, row->hold.twin};
+    if (row->hold.twin != 0) {
+        ARRAY_RESERVE(t->own, t->n_own, t->own_alloc);
+        t->own[t->n_own++] = h;
+    }
     if (extra) {
         struct hold_extra *x = hold_extra(h);
         x->start = claim.start;
@@ -312,6 +319,11 @@ int lock_import_finish(struct lock_table *t)
     struct session *s;
     RB_FOREACH(s, session_tree, &t->sessions)
     sort_session_holds(s);
+    for (size_t i = 0; i < t->n_own; i++) { /* Those that are linked. */
+        if (file_check(t, t->own[i]) != NULL)
+            return -EINVAL;
+    }
+    t->n_own = 0;
     struct lock_digest d = lock_digest(t);
     if (d.lo != t->import_digest.lo || d.hi != t->import_digest.hi)
         return -EINVAL;

@@ -40,6 +40,7 @@
 #define LOCK_NOTE_BYTES_MAX    256                  /* Bytes of a note. */
 #define LOCK_HOST_BYTES_MAX    64                   /* Bytes of a session's host name. */
 #define LOCK_SEMAPHORE_MAX     65535                /* Largest limit of a semaphore. */
+#define LOCK_LINKS_MAX         8                    /* Names of one hold's file. */
 #define LOCK_RESULTS_MAX       4096                 /* Unacknowledged results a session may have. */
 #define LOCK_TTL_MS_MIN        UINT64_C(10)         /* Shortest lease or session. */
 #define LOCK_TTL_MS_MAX        UINT64_C(2592000000) /* Longest lease or session: 30 days. */
@@ -114,6 +115,9 @@ enum lock_code {
 
 /* lock_command.flags */
 #define LOCK_F_PARENTS UINT32_C(1) /* Make missing parents as implicit directories. */
+/* RENEW, RELEASE, CONVERT, NOTE, BREAK, LINK, RENAME with a token: of that hold, wherever it stands
+ * now; the path is where it was last seen.  (An access rule must look at where it stands.) */
+#define LOCK_F_ANYWHERE UINT32_C(2)
 
 /* Bounds of a table.  Replicated: they come with LOCK_OP_TERM_START and are in the snapshot. */
 struct lock_limits {
@@ -167,7 +171,11 @@ struct lock_command {
                        part. SESSION_OPEN: a random number, 23 bits of which go into the session's
                        id, so that it is not taken for one of a cluster that was made anew. */
     uint64_t cancel_seq; /* CANCEL: the seq of the queued request of the same session. */
-    struct bytes note;   /* NOTE, ACQUIRE, LINK: up to LOCK_NOTE_BYTES_MAX. */
+    struct bytes note;   /* NOTE, ACQUIRE, LINK: up to LOCK_NOTE_BYTES_MAX (LINK: empty = that of
+                            the hold that is linked from). */
+    uint64_t mtime_ns;   /* RENEW, ACQUIRE of a lease that need not wait: what stat(2) is to show as
+                            the time of the last change, by the caller's wall clock; 0 = the instant
+                            of the grant or the last renewal. */
     struct bytes host;   /* SESSION_OPEN, NODE_INFO: for people. */
 
     uint32_t pid; /* ACQUIRE: for people (0 = unknown). */

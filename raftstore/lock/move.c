@@ -8,7 +8,7 @@ static bool names_valid(const struct lock_command *c)
     return c->n_paths == 2 && lock_path_valid(c->paths[0]) && lock_path_valid(c->paths[1]);
 }
 
-/* The same owner's lease on a second path; both know that they are linked. */
+/* The same owner's lease on one more path; both are shown as one file. */
 enum lock_code op_link(struct op *o)
 {
     struct lock_table *t = o->t;
@@ -20,20 +20,28 @@ enum lock_code op_link(struct op *o)
     enum lock_code code = find_own(o, &h);
     if (code != LOCK_OK)
         return code;
-    if (h->ttl_ms == 0 || (hold_limit(h) != 0 && kind_is_posix(c->kind)))
+    if (h->ttl_ms == 0 || !hold_is_whole(h) || kind_is_posix((enum lock_kind)h->kind) ||
+        kind_is_posix(c->kind))
         return LOCK_INVALID;
     code = place_free(o, c->paths[1], 0, &p);
     if (code != LOCK_OK)
         return code;
     if (find_own(o, &h) != LOCK_OK) /* Lapsed sessions may have ended; a lease does not. */
         return LOCK_NOT_HELD;
-    if (!room_for_holds(t, o->s, 1, false))
+    if (!room_for_holds(t, o->s, 1, false) || file_links(t, h) >= LOCK_LINKS_MAX)
         return LOCK_LIMIT;
+    if (!h->has_file) {
+        struct hold *d = hold_dup(h, false, true, hold_note(h));
+        hold_replace(t, h, d);
+        h = d;
+    }
     struct node *n = place_make(t, &p, false);
     struct request r = {
         .session = o->s,
         .claim = hold_claim(h),
-        .note = c->note,
+        .note = c->note.size > 0 ? c->note : hold_note(h),
+        .mtime_ns = hold_mtime(h),
+        .has_file = true,
         .agent_number = 0,
         .ttl_ms = h->ttl_ms,
         .lock_delay_ms = h->has_extra ? hold_extra(h)->lock_delay_ms : 0,
@@ -45,12 +53,7 @@ enum lock_code op_link(struct op *o)
         .kind = c->kind,
     };
     struct hold *made = hold_new(t, n, &r, t->next_token++);
-    digest_hold(t, made, false);
-    made->linked = 1;
-    digest_hold(t, made, true);
-    digest_hold(t, h, false);
-    h->linked = 1;
-    digest_hold(t, h, true);
+    file_join(t, h, made);
     effect_hold(t, LOCK_EFFECT_GRANTED, made)->seq = c->seq;
     result_of_hold(made, o->r);
     return LOCK_OK;
@@ -77,7 +80,7 @@ enum lock_code op_rename(struct op *o)
     if ((code = find_own(o, &h)) != LOCK_OK) /* Its session may have been among those evicted. */
         return code;
     struct node *from = h->node, *to = place_make(t, &p, false);
-    struct hold *d = hold_dup(h, false, hold_note(h));
+    struct hold *d = hold_dup(h, false, false, hold_note(h));
     d->node = to;
     struct lock_effect *e = effect_hold(t, LOCK_EFFECT_RENAMED, h);
     struct bytes path2 = effects_path(t, to);

@@ -14,13 +14,19 @@ static struct hold *next_piece(const struct hold *h)
     return h->next != NULL && h->next->token == h->token ? h->next : NULL;
 }
 
-/* The lock that a command names, if anybody holds it. */
+/* The lock that a command names, if anybody holds it. LOCK_F_ANYWHERE: where the hold stands. */
 static enum lock_code find_lock(struct op *o, struct node **ret_node)
 {
     const struct lock_command *c = o->c;
     if (!path_ok(c) || (c->token == 0 && !owner_valid(c->owner)))
         return LOCK_INVALID;
-    struct node *n = node_find(o->t, c->paths[0]);
+    struct node *n;
+    if (c->token != 0 && (c->flags & LOCK_F_ANYWHERE) != 0) {
+        const struct hold *h = tokens_find(&o->t->tokens, c->token);
+        n = h != NULL ? h->node : NULL;
+    } else {
+        n = node_find(o->t, c->paths[0]);
+    }
     if (n == NULL || n->is_directory || n->holds == NULL)
         return LOCK_NOT_HELD;
     *ret_node = n;
@@ -63,8 +69,13 @@ enum lock_code op_renew(struct op *o)
     uint64_t ttl_ms = o->c->ttl_ms != 0 ? o->c->ttl_ms : h->ttl_ms;
     if (h->ttl_ms == 0 || !ttl_valid(ttl_ms))
         return LOCK_INVALID;
-    for (struct hold *piece = h; piece != NULL; piece = next_piece(piece))
-        hold_renew(o->t, piece, ttl_ms, o->s->id);
+    struct hold *first = NULL;
+    for (struct hold *piece = h, *next; piece != NULL; piece = next) {
+        next = next_piece(piece);
+        piece = hold_renew(o->t, piece, ttl_ms, o->c->mtime_ns, o->s->id);
+        first = first == NULL ? piece : first;
+    }
+    h = first;
     effect_hold(o->t, LOCK_EFFECT_RENEWED, h);
     result_of_hold(h, o->r);
     return LOCK_OK;
@@ -163,7 +174,7 @@ enum lock_code op_note(struct op *o)
     struct hold *first = NULL;
     for (struct hold *piece = h, *next; piece != NULL; piece = next) {
         next = next_piece(piece);
-        struct hold *d = hold_dup(piece, false, o->c->note);
+        struct hold *d = hold_dup(piece, false, false, o->c->note);
         hold_replace(t, piece, d);
         first = first == NULL ? d : first;
     }

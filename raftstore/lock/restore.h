@@ -50,9 +50,10 @@ struct lock_row {
             struct bytes path, owner, note;
             uint64_t token, session_id, deadline_ns, ttl_ms, since_ns, renewed_ns;
             uint64_t start, end, lock_delay_ms, agent;
+            uint64_t mtime_ns, file_token, twin; /* 0 = by renewed_ns, by token, not linked. */
             enum lock_mode mode;
             enum lock_kind kind;
-            bool linked, session_bound;
+            bool session_bound;
             uint32_t pid, uid, gid, perm, limit;
         } hold;
         struct {

@@ -57,8 +57,9 @@ struct node;
 struct session;
 struct waiter;
 
-/* One grant.  Followed by: hold_extra (if has_extra), the owner, the note (if has_note: its size
- * in two bytes, then its bytes). A lease's deadline is renewed_ns + ttl_ms. */
+/* One grant.  Followed by: hold_extra (if has_extra), hold_file (if has_file), the owner, the note
+ * (if has_note: its size in two bytes, then its bytes). A lease's deadline is renewed_ns + ttl_ms.
+ */
 struct hold {
     uint64_t token;
     uint64_t since_ns;       /* Cluster time of the grant. */
@@ -76,7 +77,7 @@ struct hold {
     uint16_t perm;
     uint8_t exclusive : 1;
     uint8_t kind : 3;
-    uint8_t linked : 1;
+    uint8_t has_file : 1;
     uint8_t has_extra : 1;
     uint8_t has_note : 1;
     uint8_t owner_size;
@@ -181,6 +182,13 @@ struct crowd {
     uint64_t dirty_start; /* Hull of what changed since the last scan; start > end: nothing. */
     uint64_t dirty_end;
     struct index *index; /* NULL while few. */
+};
+
+/* How its file is shown, where that does not follow from the rest. */
+struct hold_file {
+    uint64_t mtime_ns;   /* lock_command.mtime_ns. */
+    uint64_t file_token; /* 0 = its own token. */
+    uint64_t twin;       /* Ring of the holds with one file: the token of the next; 0 = alone. */
 };
 
 struct waiter {
@@ -362,6 +370,7 @@ struct request {
     struct bytes note;
     uint64_t agent_number; /* 0 = takes no part in deadlock detection. */
     uint64_t seq;
+    uint64_t mtime_ns;
     uint32_t ttl_ms;
     uint32_t lock_delay_ms;
     uint32_t pid;
@@ -370,6 +379,7 @@ struct request {
     uint32_t perm;
     uint32_t flags;
     unsigned n_paths;
+    bool has_file; /* Room for a hold_file is wanted. */
     enum lock_kind kind;
 };
 
@@ -473,17 +483,30 @@ void own_collect(
 /* hold.c */
 struct hold *
 hold_new(struct lock_table *t, struct node *n, const struct request *r, uint64_t token);
-struct hold *hold_dup(const struct hold *h, bool extra, struct bytes note);
+struct hold *hold_dup(const struct hold *h, bool extra, bool file, struct bytes note);
 void hold_link(struct lock_table *t, struct hold *h);
 void hold_link_piece(struct lock_table *t, struct hold *h, struct hold *twin);
 void hold_unlink(struct lock_table *t, struct hold *h);
 void hold_replace(struct lock_table *t, struct hold *h, struct hold *d);
-struct hold *hold_alloc(bool extra, struct bytes owner, struct bytes note);
+struct hold *hold_alloc(bool extra, bool file, struct bytes owner, struct bytes note);
 struct bytes hold_owner(const struct hold *h);
 struct bytes hold_note(const struct hold *h);
 static inline struct hold_extra *hold_extra(const struct hold *h)
 {
     return h->has_extra ? (struct hold_extra *)(uintptr_t)h->tail : NULL;
+}
+static inline struct hold_file *hold_file(const struct hold *h)
+{
+    size_t at = h->has_extra ? sizeof(struct hold_extra) : 0;
+    return h->has_file ? (struct hold_file *)(uintptr_t)(h->tail + at) : NULL;
+}
+static inline uint64_t hold_mtime(const struct hold *h)
+{
+    return h->has_file ? hold_file(h)->mtime_ns : 0;
+}
+static inline uint64_t hold_twin(const struct hold *h)
+{
+    return h->has_file ? hold_file(h)->twin : 0;
 }
 static inline uint64_t hold_start(const struct hold *h)
 {
@@ -518,6 +541,14 @@ static inline bool kind_is_posix(enum lock_kind kind)
     return kind == LOCK_KIND_POSIX || kind == LOCK_KIND_OFD;
 }
 int hold_order(const struct hold *a, const struct hold *b); /* By (token, start). */
+
+/* file.c: the ring of the holds that have one file. */
+uint64_t file_token(const struct hold *h);
+unsigned file_links(const struct lock_table *t, const struct hold *h);
+void file_join(struct lock_table *t, struct hold *h, struct hold *made);
+void file_leave(struct lock_table *t, struct hold *h);
+void file_renumber(struct lock_table *t, const struct hold *h, uint64_t token);
+const char *file_check(const struct lock_table *t, const struct hold *h);
 
 /* token.c */
 void tokens_init(struct token_index *x);
@@ -606,7 +637,8 @@ struct hold *own_exact(const struct node *n, const struct request *r, bool any_m
 void hold_finish(struct lock_table *t, struct hold *h, enum lock_code code);
 void hold_end_now(struct lock_table *t, struct hold *h, enum lock_code code);
 void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end);
-void hold_renew(struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t session_id);
+struct hold *hold_renew(
+    struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t mtime_ns, uint64_t session_id);
 struct hold *hold_set_mode(struct lock_table *t, struct hold *h, bool exclusive);
 void hold_made(struct lock_table *t, const struct hold *h);
 void result_of_hold(const struct hold *h, struct lock_result *ret);

@@ -21,9 +21,12 @@ struct lock_hold_view {
     uint64_t lock_delay_ms;
     enum lock_mode mode;
     enum lock_kind kind;
-    bool linked;    /* Made by LINK, or linked from: nlink is 2. */
-    bool lapsed;    /* Its session ran out; it stays until somebody wants it. */
-    uint32_t limit; /* Semaphore: holders that it allows; 0 = none. */
+    uint64_t mtime_ns;   /* As lock_command.mtime_ns; 0 = renewed_ns. */
+    uint64_t file_token; /* Names its file: by LINK several holds have one in common, which each
+                            keeps when the others end; else its own token. */
+    unsigned n_links;    /* Holds that have that file, itself included. */
+    bool lapsed;         /* Its session ran out; it stays until somebody wants it. */
+    uint32_t limit;      /* Semaphore: holders that it allows; 0 = none. */
     uint32_t pid;
     uint32_t uid;
     uint32_t gid;

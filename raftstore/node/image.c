@@ -131,7 +131,7 @@ static int make_tables(struct writer *w)
     for (unsigned i = 0; i < IMAGE_TABLES && error == 0; i++) {
         sql.size = 0;
         buf_printf(&sql, "INSERT INTO %s VALUES(?", image_tables[i].name);
-        for (int j = 1; j < image_tables[i].n_columns; j++)
+        for (int j = 1; j < image_tables[i].n_columns[IMAGE_FORMAT_VERSION - 1]; j++)
             buf_printf(&sql, ",?");
         buf_add(&sql, ")", 2);
         error =

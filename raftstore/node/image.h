@@ -3,17 +3,19 @@
  * Tables: lock(lock_id, owner_id, expires_at, version, mode, ...) with an index on expires_at;
  * waiter, session, result, directory, delay, node, meta. `PRAGMA user_version` is the format's
  * version: 2 has the column sem_limit (holders that a semaphore allows; 0 = none) in lock and
- * waiter, 1 has not; both are read. expires_at, since, renewed: for people, wall clock milliseconds
- * computed from `wall_offset_ns`; what restores state are the columns in cluster time. Each table
- * ends with a row count and a checksum in meta; reading verifies them, PRAGMA integrity_check's
- * cheap part, and the lock table's own digest. Blocking: call from a worker thread. */
+ * waiter; 3 has mtime_ns, file_token and twin (lock/table.h, struct hold_file) in lock.  All are
+ * read; but no program of versions 1 and 2 ever made a hold that is linked. expires_at, since,
+ * renewed: for people, wall clock milliseconds computed from `wall_offset_ns`; what restores state
+ * are the columns in cluster time. Each table ends with a row count and a checksum in meta; reading
+ * verifies them, PRAGMA integrity_check's cheap part, and the lock table's own digest. Blocking:
+ * call from a worker thread. */
 #ifndef HOLDFAST_NODE_IMAGE_H
 #define HOLDFAST_NODE_IMAGE_H
 
 #include "raftstore/lock/lock.h"
 #include "raftstore/node/replica.h"
 
-#define IMAGE_FORMAT_VERSION 2
+#define IMAGE_FORMAT_VERSION 3
 
 /* Write table and image identity to a new file (replaced if it exists), fsynced, without WAL files
  * left.

@@ -121,7 +121,7 @@ static int read_table(struct reader *r, unsigned i)
 {
     const struct image_table *t = &image_tables[i];
     struct image_cursor c = {.version = r->version};
-    int n_columns = r->version == 1 ? t->n_columns_v1 : t->n_columns;
+    int n_columns = t->n_columns[r->version - 1];
     char *sql = sentence_printf("SELECT * FROM %s ORDER BY rowid", t->name);
     int error = sql_prepare(r->db, r->path, sql, &c.stmt, &r->sentence);
     free(sql);

@@ -194,7 +194,8 @@ static void row_hold(struct image_cursor *c, struct lock_row *r)
     bytes(c, &r->hold.note);
     u64(c, &r->hold.session_id);
     flag(c, &r->hold.session_bound);
-    flag(c, &r->hold.linked);
+    bool linked = r->hold.twin != 0; /* For people. */
+    flag(c, &linked);
     u64(c, &r->hold.deadline_ns);
     u64(c, &r->hold.ttl_ms);
     wall(c, r->hold.since_ns);
@@ -211,6 +212,12 @@ static void row_hold(struct image_cursor *c, struct lock_row *r)
     u32(c, &r->hold.perm);
     if (c->version >= 2)
         u32(c, &r->hold.limit);
+    if (c->version >= 3) {
+        u64(c, &r->hold.mtime_ns);
+        u64(c, &r->hold.file_token);
+        u64(c, &r->hold.twin);
+    }
+    c->bad = c->bad || linked != (r->hold.twin != 0);
 }
 
 /* The first path is lock_id; the others stand in one column, parted by "//", which no path has. */
@@ -287,34 +294,45 @@ static void row_node(struct image_cursor *c, struct lock_row *r)
 
 /* Untyped columns keep text as text and blobs as blobs. */
 const struct image_table image_tables[IMAGE_TABLES] = {
-    {LOCK_ROW_DIRECTORY, "directory",
+    {LOCK_ROW_DIRECTORY,
+     "directory",
      "path, directory_id INTEGER, implicit INTEGER, uid INTEGER, gid INTEGER, perm INTEGER,"
      " changed_ns INTEGER, changed INTEGER",
-     8, 8, row_directory},
-    {LOCK_ROW_SESSION, "session",
+     {8, 8, 8},
+     row_directory},
+    {LOCK_ROW_SESSION,
+     "session",
      "session_id INTEGER, host, expires_at INTEGER, deadline_ns INTEGER, ttl_ms INTEGER,"
      " opened_ns INTEGER, ack_seq INTEGER, lapsed INTEGER",
-     8, 8, row_session},
-    {LOCK_ROW_RESULT, "result",
+     {8, 8, 8},
+     row_session},
+    {LOCK_ROW_RESULT,
+     "result",
      "session_id INTEGER, seq INTEGER, code INTEGER, stamp_ns INTEGER, new_session_id INTEGER,"
      " token INTEGER, deadline_ns INTEGER, ttl_ms INTEGER, holder_deadline_ns INTEGER",
-     9, 9, row_result},
-    {LOCK_ROW_HOLD, "lock",
+     {9, 9, 9},
+     row_result},
+    {LOCK_ROW_HOLD,
+     "lock",
      "lock_id, owner_id, expires_at INTEGER, version INTEGER, mode TEXT, kind TEXT, note,"
      " session_id INTEGER, session_bound INTEGER, linked INTEGER, deadline_ns INTEGER,"
      " ttl_ms INTEGER, since INTEGER, since_ns INTEGER, renewed INTEGER, renewed_ns INTEGER,"
      " range_start INTEGER, range_end INTEGER, lock_delay_ms INTEGER, agent INTEGER,"
-     " pid INTEGER, uid INTEGER, gid INTEGER, perm INTEGER, sem_limit INTEGER",
-     25, 24, row_hold},
-    {LOCK_ROW_WAITER, "waiter",
+     " pid INTEGER, uid INTEGER, gid INTEGER, perm INTEGER, sem_limit INTEGER,"
+     " mtime_ns INTEGER, file_token INTEGER, twin INTEGER",
+     {24, 25, 28},
+     row_hold},
+    {LOCK_ROW_WAITER,
+     "waiter",
      "lock_id, more_lock_ids, owner_id, mode TEXT, kind TEXT, note, session_id INTEGER,"
      " seq INTEGER, queue_number INTEGER, since INTEGER, since_ns INTEGER, deadline_ns INTEGER,"
      " ttl_ms INTEGER, range_start INTEGER, range_end INTEGER, lock_delay_ms INTEGER,"
      " agent INTEGER, convert_token INTEGER, flags INTEGER, pid INTEGER, uid INTEGER,"
      " gid INTEGER, perm INTEGER, sem_limit INTEGER",
-     24, 23, row_waiter},
-    {LOCK_ROW_DELAY, "delay", "lock_id, until INTEGER, until_ns INTEGER", 3, 3, row_delay},
-    {LOCK_ROW_NODE, "node", "node_id INTEGER, host", 2, 2, row_node},
+     {23, 24, 24},
+     row_waiter},
+    {LOCK_ROW_DELAY, "delay", "lock_id, until INTEGER, until_ns INTEGER", {3, 3, 3}, row_delay},
+    {LOCK_ROW_NODE, "node", "node_id INTEGER, host", {2, 2, 2}, row_node},
 };
 
 void image_row(struct image_cursor *c, const struct image_table *t, struct lock_row *row)

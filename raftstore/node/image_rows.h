@@ -7,6 +7,7 @@
 
 #include "raftstore/base/buf.h"
 #include "raftstore/lock/restore.h"
+#include "raftstore/node/image.h"
 #include "raftstore/node/store_sql.h"
 
 #define IMAGE_TABLES 7
@@ -27,9 +28,8 @@ struct image_cursor {
 struct image_table {
     enum lock_row_type type;
     const char *name;
-    const char *columns; /* For CREATE TABLE. */
-    int n_columns;
-    int n_columns_v1; /* In the first version of the format. */
+    const char *columns;                 /* For CREATE TABLE. */
+    int n_columns[IMAGE_FORMAT_VERSION]; /* In each version of the format. */
     void (*describe)(struct image_cursor *c, struct lock_row *row);
 };
 

@@ -59,7 +59,10 @@ static Hf__Hold *hold_make(struct gather *g, const struct lock_hold_view *v)
     h->uid = v->uid;
     h->gid = v->gid;
     h->perm = v->perm;
-    h->linked = v->linked;
+    h->linked = v->n_links > 1;
+    h->n_links = v->n_links;
+    h->mtime_ns = v->mtime_ns;
+    h->file_token = v->file_token;
     h->lapsed = v->lapsed;
     h->session_bound = v->ttl_ms == 0;
     h->limit = v->limit;

@@ -49,6 +49,7 @@ int translate_command(const Hf__Command *command, struct lock_command *ret)
         .node_id = command->node_id,
         .epoch = command->epoch,
         .limit = command->limit,
+        .mtime_ns = command->mtime_ns,
     };
     for (size_t i = 0; i < command->n_paths; i++)
         ret->paths[i] = pack_bytes(command->paths[i]);

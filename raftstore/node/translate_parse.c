@@ -73,6 +73,9 @@ static bool field_number(unsigned field, uint64_t v, struct lock_command *ret)
     case 27:
         ret->epoch = v;
         return true;
+    case 29:
+        ret->mtime_ns = v;
+        return true;
     default:
         return false;
     }

@@ -103,7 +103,9 @@ static bool same_hold(struct tally *y, const struct lock_row *row)
                number("hold mode", h->c.exclusive ? 2 : 1, row->hold.mode) &
                number("hold limit", h->c.limit, row->hold.limit) &
                number("hold kind", (uint64_t)h->kind, row->hold.kind) &
-               number("hold linked", h->linked, row->hold.linked) &
+               number("hold mtime", h->mtime, row->hold.mtime_ns) &
+               number("hold file", h->file, row->hold.file_token) &
+               number("hold twin", h->twin, row->hold.twin) &
                number("hold bound", h->bound, row->hold.session_bound) &
                number("hold pid", h->pid, row->hold.pid) &
                number("hold uid", h->uid, row->hold.uid) &

@@ -126,6 +126,7 @@ static void acquire(struct generator *g, struct lock_command *c)
     }
     any_limit(g, c);
     c->note = bytes_str(texts[below(g, 4)]);
+    c->mtime_ns = chance(g, 20) ? 1 + below(g, 5) : 0;
     c->flags = chance(g, 80) ? LOCK_F_PARENTS : 0;
     c->pid = (uint32_t)below(g, 5);
     c->uid = (uint32_t)below(g, 3);
@@ -148,6 +149,8 @@ static void name_hold(struct generator *g, struct model *m, struct lock_command 
     }
     if (chance(g, 40))
         c->token = chance(g, 95) ? h->token : 1 + below(g, m->next_token);
+    if (chance(g, 10))
+        c->flags |= LOCK_F_ANYWHERE;
     for (unsigned i = 0; i < g->n_owners && chance(g, 90); i++) {
         if (bytes_equal(bytes_str(owners[i]), text_bytes(&h->c.owner)))
             c->owner = bytes_str(owners[i]);
@@ -176,12 +179,13 @@ static void other(struct generator *g, struct model *m, struct lock_command *c)
                                        LOCK_OP_CONVERT, LOCK_OP_CONVERT, LOCK_OP_NOTE,
                                        LOCK_OP_BREAK,   LOCK_OP_LINK,    LOCK_OP_RENAME};
     c->op = ops[below(g, sizeof ops / sizeof ops[0])];
+    c->flags = chance(g, 50) ? LOCK_F_PARENTS : 0;
     name_hold(g, m, c);
+    c->mtime_ns = chance(g, 30) ? 1 + below(g, 5) : 0;
     c->ttl_ms = chance(g, 50) ? 0 : any_ttl(g);
     c->mode = chance(g, 70) ? LOCK_EXCLUSIVE : LOCK_SHARED;
     c->note = bytes_str(texts[below(g, 4)]);
     c->kind = any_kind(g);
-    c->flags = chance(g, 50) ? LOCK_F_PARENTS : 0;
     if (chance(g, 70))
         c->wait_ms = chance(g, 30) ? LOCK_WAIT_FOREVER : below(g, 100);
     if (chance(g, 50))

@@ -300,8 +300,20 @@ void m_hold_made(struct model *m, const struct m_hold *h)
         m_touch(m, &h->path, 0, UINT64_MAX);
 }
 
+/* Whoever names it next in its ring names the one behind it now. */
+static void leave_ring(struct model *m, struct m_hold *h)
+{
+    for (unsigned i = 0; i < m->n_holds; i++) {
+        struct m_hold *o = m->holds[i];
+        if (h->twin != 0 && o->twin == h->token)
+            o->twin = h->twin == o->token ? 0 : h->twin;
+    }
+    h->twin = 0;
+}
+
 static void end_hold(struct model *m, struct m_hold *h, int code)
 {
+    leave_ring(m, h);
     struct m_hold was = *h;
     m_effect_hold(m, LOCK_EFFECT_ENDED, h)->code = (enum lock_code)code;
     hold_drop(m, h);
@@ -333,11 +345,12 @@ void m_end(struct model *m, struct m_hold *h, int code)
 
 void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end)
 {
-    struct m_hold was = *h;
-    if (start <= was.c.start && end >= was.c.end) {
+    if (start <= h->c.start && end >= h->c.end) {
         m_end(m, h, LOCK_RELEASED);
         return;
     }
+    leave_ring(m, h);
+    struct m_hold was = *h;
     struct lock_effect *e = m_effect_hold(m, LOCK_EFFECT_ENDED, h);
     e->code = LOCK_RELEASED;
     e->start = start > was.c.start ? start : was.c.start;
@@ -365,6 +378,10 @@ void m_set_mode(struct model *m, struct m_hold *h, bool exclusive)
     if (exclusive) {
         h->token = m->next_token++;
         h->since = m->stamp;
+        for (unsigned i = 0; i < m->n_holds; i++) {
+            if (m->holds[i]->twin == old)
+                m->holds[i]->twin = h->token;
+        }
     }
     m_effect_hold(m, LOCK_EFFECT_CONVERTED, h);
     for (unsigned i = 0; i < m->n_waiters && exclusive; i++) {
@@ -577,6 +594,7 @@ static void grant_new(struct model *m, const struct m_waiter *w, bool waited, st
             .since = m->stamp,
             .renewed = m->stamp,
             .ttl = w->ttl,
+            .mtime = w->mtime,
             .delay = w->ttl == 0 ? 0 : w->delay,
             .agent = w->agent,
             .bound = w->ttl == 0,
@@ -610,6 +628,7 @@ void m_grant(struct model *m, const struct m_waiter *w, bool waited, struct lock
             if (!h->bound && w->ttl != 0) {
                 h->ttl = w->ttl;
                 h->renewed = m->stamp;
+                h->mtime = w->mtime;
                 if (h->agent == 0 && m_session(m, h->session_id) == NULL)
                     h->session_id = w->session_id;
                 m_effect_hold(m, LOCK_EFFECT_RENEWED, h);

@@ -33,8 +33,10 @@ struct m_hold {
     struct text path;
     struct text note;
     uint64_t token, session_id, since, renewed, ttl, delay, agent;
-    bool linked;
-    bool bound; /* To its session. */
+    uint64_t mtime; /* 0 = renewed. */
+    uint64_t file;  /* Token that names its file; 0 = its own. */
+    uint64_t twin;  /* Ring of the names of one file: the next one's token; 0 = alone. */
+    bool bound;     /* To its session. */
     int kind;
     uint32_t pid, uid, gid, perm;
 };
@@ -44,7 +46,7 @@ struct m_waiter {
     struct text paths[LOCK_PATHS_MAX];
     unsigned n_paths;
     struct text note;
-    uint64_t number, session_id, seq, since, deadline, ttl, delay, agent, convert;
+    uint64_t number, session_id, seq, since, deadline, ttl, delay, agent, convert, mtime;
     bool front; /* Stands before those in line. */
     bool known; /* Its owner held or waited here when it came. */
     int kind;

@@ -233,6 +233,7 @@ enqueue(struct model *m, struct m_waiter *w, const struct lock_command *c, unsig
     struct m_waiter *q = malloc(sizeof *q);
     *q = *w;
     q->number = m->next_number;
+    q->mtime = 0; /* Not of those that wait. */
     q->since = m->stamp;
     q->deadline =
         c->wait_ms == LOCK_WAIT_FOREVER ? LOCK_DEADLINE_NEVER : m_after(m->stamp, c->wait_ms);
@@ -413,6 +414,7 @@ int m_acquire(struct model *m,
         .session_id = s->id,
         .seq = c->seq,
         .ttl = c->ttl_ms,
+        .mtime = c->ttl_ms == 0 ? 0 : c->mtime_ns,
         .delay = c->ttl_ms == 0 ? 0 : c->lock_delay_ms,
         .agent = c->agent,
         .kind = (int)c->kind,

@@ -76,6 +76,15 @@ void m_make_lock(struct model *m, const struct text *path)
         m_node_add(m, path, false);
 }
 
+static bool has_token(struct m_hold **at, unsigned n, uint64_t token)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (at[i]->token == token)
+            return true;
+    }
+    return false;
+}
+
 /* The holds that a command means: by token all its pieces, by owner all of them. */
 static int
 targets(struct model *m, const struct lock_command *c, struct m_hold **ret, unsigned *ret_n)
@@ -86,7 +95,16 @@ targets(struct model *m, const struct lock_command *c, struct m_hold **ret, unsi
         (c->token == 0 && (c->owner.size < 1 || c->owner.size > 128)))
         return LOCK_INVALID;
     struct text path = text_of(c->paths[0]);
+    for (unsigned i = 0; i < m->n_holds && c->token != 0; i++) {
+        if ((c->flags & LOCK_F_ANYWHERE) != 0)
+            path = m->holds[i]->path;
+        if (m->holds[i]->token == c->token)
+            break;
+        path = text_of(c->paths[0]);
+    }
     unsigned n = m_holds_at(m, &path, at);
+    if ((c->flags & LOCK_F_ANYWHERE) != 0 && c->token != 0 && !has_token(at, n, c->token))
+        n = 0;
     if (n == 0)
         return LOCK_NOT_HELD;
     struct text owner = {0};
@@ -120,6 +138,7 @@ static int renew(struct model *m, const struct lock_command *c, struct lock_resu
         if (own[i]->token == own[0]->token) {
             own[i]->ttl = ttl;
             own[i]->renewed = m->stamp;
+            own[i]->mtime = c->mtime_ns;
             if (own[i]->agent == 0 && m_session(m, own[i]->session_id) == NULL)
                 own[i]->session_id = c->session_id;
         }
@@ -333,20 +352,36 @@ link_hold(struct model *m, struct m_session *s, const struct lock_command *c, st
     int code = targets(m, c, own, &n);
     if (code != LOCK_OK)
         return code;
-    if (own[0]->bound || (own[0]->c.limit != 0 && m_posix((int)c->kind)))
+    if (own[0]->bound || own[0]->c.start != 0 || own[0]->c.end != UINT64_MAX ||
+        m_posix(own[0]->kind) || m_posix((int)c->kind))
         return LOCK_INVALID;
     code = place_free(m, c, &to, 0);
     if (code != LOCK_OK)
         return code;
     if (targets(m, c, own, &n) != LOCK_OK)
         return LOCK_NOT_HELD;
-    if (!m_room(m, s->id, 1, false))
+    uint64_t names = 0, at = own[0]->token;
+    do {
+        names++;
+        for (unsigned i = 0; i < m->n_holds; i++) {
+            if (m->holds[i]->token == at) {
+                at = m->holds[i]->twin;
+                break;
+            }
+        }
+    } while (at != 0 && at != own[0]->token);
+    if (!m_room(m, s->id, 1, false) || names >= 8)
         return LOCK_LIMIT;
     m_make_lock(m, &to);
-    own[0]->linked = true;
+    if (own[0]->file == 0)
+        own[0]->file = own[0]->token;
     struct m_hold made = *own[0];
     made.path = to;
-    made.note = text_of(c->note);
+    if (c->note.size > 0)
+        made.note = text_of(c->note);
+    if (made.twin == 0)
+        made.twin = own[0]->token;
+    own[0]->twin = m->next_token;
     made.token = m->next_token++;
     made.session_id = s->id;
     made.since = made.renewed = m->stamp;

@@ -91,6 +91,7 @@ static void set_value(struct lock_command *c, const char *name, const char *valu
         {"ack", &c->ack_seq},
         {"cancel", &c->cancel_seq},
         {"epoch", &c->epoch},
+        {"mtime", &c->mtime_ns},
         {"id", &c->node_id},
         {"holds", &c->limits.holds_max},
         {"waiters", &c->limits.waiters_max},
@@ -136,6 +137,8 @@ static void set_word(struct runner *r, struct lock_command *c, char *word)
         c->mode = word[0] == 'X' ? LOCK_EXCLUSIVE : LOCK_SHARED;
     } else if (strcmp(word, "parents") == 0) {
         c->flags |= LOCK_F_PARENTS;
+    } else if (strcmp(word, "anywhere") == 0) {
+        c->flags |= LOCK_F_ANYWHERE;
     } else if (word[0] == 's' && word[1] >= '0' && word[1] <= '9' && c->op == 0) {
         c->session_id = number(word + 1);
     } else if (c->op != 0) {

@@ -3,9 +3,9 @@
  *     {"@10 s1 acquire a by=o1 X ttl=50", "ok #1 d60 | granted a o1 X#1"}
  *
  * A command: [@stamp_ms] [sN] op [path[,path]] {by=owner | X | S | ttl= | wait=ms or inf |
- * range=a-b | limit= | token= | delay= | agent= | kind=posix... | note= | seq= | ack= | cancel= | parents |
- * uid= | perm= | host= | epoch= | holds= waiters= sessions= dirs= persession= (limits)}. Without
- * seq= the session's next number is taken.
+ * range=a-b | limit= | token= | delay= | agent= | kind=posix... | note= | mtime= | seq= | ack= |
+ * cancel= | parents | anywhere | uid= | perm= | host= | epoch= | holds= waiters= sessions= dirs=
+ * persession= (limits)}. Without seq= the session's next number is taken.
  *
  * Each script runs twice: straight, and with the table exported and imported before each line;
  * lock_check() follows each line. */

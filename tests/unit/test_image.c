@@ -131,7 +131,7 @@ static void test_shell(void **state)
     assert_int_equal(image_write(path, t, &identity, wall_ns, &sentence), 0);
     sqlite3 *db;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    one_text(db, "PRAGMA user_version", "2");
+    one_text(db, "PRAGMA user_version", "3");
     one_text(db, "PRAGMA integrity_check", "ok");
     one_text(db, "SELECT count(*) FROM lock", "10");
     one_text(db, "SELECT lock_id FROM lock WHERE owner_id = 'worker-00003'",
@@ -219,10 +219,10 @@ static void test_newer_format(void **state)
     assert_int_equal(image_write(path, t, &identity, 0, &sentence), 0);
     sqlite3 *db;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=3", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=4", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
     assert_int_equal(image_read(path, &back, &out, &sentence), -EBADMSG);
-    assert_non_null(strstr(sentence, "version 3"));
+    assert_non_null(strstr(sentence, "version 4"));
     free(sentence);
     lock_table_free(t);
 }

@@ -44,6 +44,26 @@ static void test_link(void **state)
            {"@6 s1 rename lock4,lock4 by=o4", "exists"}, {"@50 tick", "ok"});
 }
 
+/* Wherever the hold stands that a token names, if asked so. */
+static void test_anywhere(void **state)
+{
+    (void)state;
+    SCRIPT({"@0 open ttl=9000", "ok s1 d9000"},
+           {"@0 s1 acquire a by=o1 X ttl=50", "ok #1 d50 | granted a o1 X#1"},
+           {"@0 s1 rename a,b token=1", "ok #1 d50 | renamed a->b o1 X#1"},
+           {"@1 s1 renew a token=1", "not_held"},
+           {"@1 s1 acquire a by=o2 X ttl=50", "ok #2 d51 | granted a o2 X#2"},
+           {"@1 s1 renew a token=1", "not_owner"},
+           {"@1 s1 renew a token=1 anywhere", "ok #1 d51 | renewed b o1 X#1"},
+           {"@1 s1 renew a by=o1 anywhere", "not_owner"},
+           {"@1 s1 note a token=1 anywhere note=n", "ok #1 d51 | noted b o1 X#1"},
+           {"@1 s1 renew a token=9 anywhere", "not_held"},
+           {"@1 s1 rename a,c token=1 anywhere", "ok #1 d51 | renamed b->c o1 X#1"},
+           {"@1 s1 link a,d token=1 anywhere", "ok #3 d51 | granted d o1 X#3"},
+           {"@1 s1 release nope token=1 anywhere", "ok | ended c o1 X#1 released"},
+           {"@1 s1 release a token=1 anywhere", "not_held"});
+}
+
 /* An operator removes exactly the hold he names. */
 static void test_break(void **state)
 {
@@ -66,6 +86,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_directories),
         cmocka_unit_test(test_link),
+        cmocka_unit_test(test_anywhere),
         cmocka_unit_test(test_break),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,6 +91,7 @@ static Hf__Command command(struct rig *rig)
     c.node_id = number(rig);
     c.epoch = number(rig);
     c.limit = (uint32_t)number(rig);
+    c.mtime_ns = number(rig);
     return c;
 }
 
@@ -137,6 +138,7 @@ static void assert_same(const struct lock_command *a, const struct lock_command 
     assert_int_equal(x.node_id, y.node_id);
     assert_int_equal(x.epoch, y.epoch);
     assert_int_equal(x.limit, y.limit);
+    assert_int_equal(x.mtime_ns, y.mtime_ns);
 }
 
 /* What the bytes say, both ways. Return: is it a command? */
