@@ -53,6 +53,8 @@ static void lose(struct locker *l)
 {
     l->lost = l->told = true;
     l->handle->lost = true;
+    if (l->latest != NULL)
+        l->latest->lost = true;
     held_set(&l->held, 0, HELD_END, HELD_NONE);
 }
 
