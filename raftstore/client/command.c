@@ -212,10 +212,20 @@ static void finish(struct client *c, struct command *k, int status, const Hf__Re
         uint64_t by_best = deadline_boot_ns(&c->pair, r->deadline_ns);
         out.deadline_boot_ns = by_own > by_best ? by_own : by_best;
     }
+    if (status != 0 && !k->internal && !k->orphan)
+        stats_failed(&c->stats.commands, status);
     remove_command(c, k);
     if (k->cb != NULL)
         k->cb(k->arg, &out);
     free(k);
+}
+
+/* The cluster has answered a request for the first time. */
+static void count_answer(struct client *c, struct command *k)
+{
+    if (!k->internal && !k->orphan && !k->counted)
+        stats_answered(c, &c->stats.commands, k->sent_boot_ns);
+    k->counted = true;
 }
 
 static void finish_code(struct client *c, struct command *k, uint32_t code)
@@ -345,6 +355,7 @@ void commands_on_gap(struct client *c)
 static void on_queued(struct client *c, struct command *k)
 {
     bool first = k->state != COMMAND_QUEUED;
+    count_answer(c, k);
     set_state(c, k, COMMAND_QUEUED);
     k->n_tries = 0;
     set_timer(c, k, client_after_ms(c, QUEUED_REPEAT_MS + random_below(&c->random, 5000)));
@@ -375,6 +386,7 @@ static void on_final(struct client *c, struct command *k, const Hf__Result *r)
     bool granted = r->code == WIRE_CODE_OK && k->op == WIRE_OP_ACQUIRE;
     uint64_t target = k->op == WIRE_OP_CANCEL ? k->target_id : 0;
     uint32_t code = r->code;
+    count_answer(c, k);
     if (k->orphan && granted)
         undo_grant(c, k, r);
     if (r->token > c->commands.token_max)
@@ -493,6 +505,7 @@ static void time_out(struct client *c, struct command *k)
         commands_pump(c);
         return;
     }
+    stats_failed(&c->stats.commands, out.status);
     k->cb = NULL;
     k->orphan = true;
     owner_ref(c, k->owner_key);
