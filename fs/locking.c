@@ -706,6 +706,19 @@ void locking_session_ended(struct fs *fs)
     visit_all(fs, on_ended);
 }
 
+uint64_t locking_n_waiting(const struct fs *fs)
+{
+    const struct lock_file *f;
+    const struct locker *l;
+    const struct lock_request *r;
+    uint64_t n = 0;
+    for (f = fs->lock_files; f != NULL; f = f->hh.next)
+        LIST_FOREACH(l, &f->lockers, in_file)
+    TAILQ_FOREACH(r, &l->requests, link)
+    n += !r->orphan && r->want.sleep && r->want.mode != HELD_NONE;
+    return n;
+}
+
 static void on_close(struct lock_request *r)
 {
     if (!r->sent && r->step != STEP_UNDO)
