@@ -149,6 +149,7 @@ int channel_open(struct channel *c,
     free(options);
     if (c->session == NULL)
         return fail("libfuse refuses the options", ret_sentence);
+    fs->session = c->session;
     if (fuse_session_mount(c->session, dir) != 0) {
         (void)fail("mount failed", ret_sentence);
         fuse_session_destroy(c->session);

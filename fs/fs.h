@@ -33,6 +33,7 @@ struct fs {
     struct control *control; /* `.holdfast` in the root. */
     struct tally tally;
     struct client *client;
+    struct fuse_session *session; /* While it is mounted. */
     struct inode_table inodes;
     struct hold_table holds;
     struct process_table *processes;
