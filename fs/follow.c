@@ -116,6 +116,11 @@ void follow_stop(struct follow *t, struct follower *f)
     schedule(t, FOLLOW_LINGER_MS);
 }
 
+const char *follower_path(const struct follower *f)
+{
+    return f->at != NULL ? f->at->path : NULL;
+}
+
 bool follow_is_begun(const struct follower *f)
 {
     return f->at != NULL && f->begun;

@@ -78,6 +78,9 @@ void follow_start(struct follow *t, struct follower *f, const char *path);
 /* Stop; does nothing when it follows nothing. */
 void follow_stop(struct follow *t, struct follower *f);
 
+/* What it follows; NULL: nothing. */
+const char *follower_path(const struct follower *f);
+
 /* Is the path's subscription in force, so that f->on_event tells everything? */
 bool follow_is_begun(const struct follower *f);
 

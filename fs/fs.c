@@ -1,12 +1,12 @@
 #include "fs/fs.h"
 
 #include "fs/ask.h"
-#include "fs/control.h"
 #include "fs/handle.h"
 #include "fs/locking.h"
 #include "fs/loss.h"
 #include "fs/moved.h"
 #include "fs/ops.h"
+#include "fs/poller.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
 #include "raftstore/wire/codes.h"
@@ -59,6 +59,7 @@ const struct fuse_lowlevel_ops fs_ops = {
     .setxattr = ops_setxattr,
     .removexattr = ops_removexattr,
     .flock = ops_flock,
+    .poll = ops_poll,
     .getlk = ops_getlk,
     .setlk = ops_setlk,
 };
@@ -75,6 +76,7 @@ static void on_keeper_gone(void *arg, struct hold *h)
 static void on_lease_lost(void *arg, struct hold *h)
 {
     loss_lease(arg, h);
+    poll_wake_lease(arg, h);
 }
 
 void fs_init(struct fs *fs,
@@ -85,7 +87,6 @@ void fs_init(struct fs *fs,
 {
     *fs = (struct fs){.loop = loop, .options = options, .cluster = cluster};
     fs->processes = process_table_new();
-    fs->control = control_new(fs);
     inode_table_init(&fs->inodes);
     owner_namer_init(&fs->namer, host);
     follow_init(&fs->follow, loop);
@@ -109,8 +110,6 @@ void fs_deinit(struct fs *fs)
     holds_deinit(&fs->holds);
     inode_table_deinit(&fs->inodes);
     process_table_free(fs->processes);
-    control_free(fs->control);
-    tally_deinit(&fs->tally);
 }
 
 static void on_own_event(struct fs *fs, const Hf__Event *event)
@@ -173,13 +172,13 @@ static void on_gap_answer(void *arg, const struct client_reply *reply)
 
 void fs_on_session(struct fs *fs, enum client_session_event event)
 {
-    control_session(fs, event);
     loss_session(fs, event);
+    poll_wake_session(fs);
 }
 
 void fs_close(struct fs *fs)
 {
-    control_close(fs->control);
+    fs->closed = true;
     follow_close(&fs->follow);
     loss_close(fs);
     locking_close(fs);

@@ -10,35 +10,32 @@
 #include "fs/options.h"
 #include "fs/owner.h"
 #include "fs/process.h"
-#include "fs/tally.h"
 #include "raftstore/client/client.h"
 
 #include <bsd/sys/queue.h>
 #include <fuse_lowlevel.h>
 
-struct control;
 struct handle;
 struct dir_handle;
 LIST_HEAD(handle_list, handle);
 struct locker;
 struct lock_file;
+struct poller;
 LIST_HEAD(dir_handle_list, dir_handle);
 LIST_HEAD(locker_list, locker);
+LIST_HEAD(poller_list, poller);
 
 struct fs {
     uv_loop_t *loop;
     const struct options *options;
-    const char *cluster;     /* Addresses as the CLI wants them. */
-    const char *dir;         /* Mount point; NULL before it is known. */
-    struct control *control; /* `.holdfast` in the root. */
-    struct tally tally;
+    const char *cluster; /* Addresses as the CLI wants them. */
     struct client *client;
-    struct fuse_session *session; /* While it is mounted. */
     struct inode_table inodes;
     struct hold_table holds;
     struct process_table *processes;
     struct handle_list handles; /* Open files, to be freed with the mount. */
     struct dir_handle_list dir_handles;
+    struct poller_list pollers;   /* Of open files that were polled. */
     struct lock_file *lock_files; /* uthash: paths with flock and fcntl locks of ours. */
     uint64_t n_lockers_made;
     struct follow follow; /* Who wants to know of others' locks. */
@@ -46,6 +43,7 @@ struct fs {
     struct process_id *frozen; /* Stopped by lost=freeze; owned. */
     size_t n_frozen;
     struct process_id signaled; /* Who got the last signal for a lost lock. */
+    bool closed;                /* fs_close(): nothing is told to the kernel any more. */
     bool failed;                /* The embedded store can't go on: everything is EIO. */
     void (*on_init)(void *arg); /* The kernel has said hello: the mount is usable. */
     void *arg;

@@ -1,6 +1,7 @@
 #include "fs/handle.h"
 
 #include "fs/locker.h"
+#include "fs/poller.h"
 
 #include <stdlib.h>
 
@@ -28,6 +29,7 @@ void handle_unref(struct fs *fs, struct handle *h)
 {
     if (--h->n_refs > 0)
         return;
+    poll_free(h);
     LIST_REMOVE(h, link);
     inode_unref(&fs->inodes, h->inode);
     if (h->hold != NULL)
@@ -38,16 +40,11 @@ void handle_unref(struct fs *fs, struct handle *h)
 
 void handle_free_all(struct fs *fs)
 {
-    struct handle *h, *next;
-    LIST_FOREACH_SAFE(h, &fs->handles, link, next)
-    {
-        handle_ref(h);
-        lockers_forget(h); /* These refer to other handles. */
-        next = LIST_NEXT(h, link);
-        handle_unref(fs, h);
-    }
-    while ((h = LIST_FIRST(&fs->handles)) != NULL)
+    struct handle *h;
+    while ((h = LIST_FIRST(&fs->handles)) != NULL) {
+        lockers_forget(h);
         handle_unref(fs, h); /* Requests are all answered: the last reference is the kernel's. */
+    }
 }
 
 bool handle_lost(const struct handle *h)

@@ -8,12 +8,14 @@
 struct handle {
     unsigned n_refs;
     struct fs *fs;
-    struct inode *inode;        /* With a reference. */
-    struct hold *hold;          /* That this open acquired (with a reference); NULL: none. */
-    struct buf report;          /* What reads at offsets behind 0 see: taken by the read at 0. */
-    bool has_report;            /* It was taken. */
-    bool closed;                /* RELEASE has come. */
-    bool lost;                  /* A lock that was taken through it was lost: ESTALE for ever. */
+    struct inode *inode;   /* With a reference. */
+    struct hold *hold;     /* That this open acquired (with a reference); NULL: none. */
+    struct buf report;     /* What reads at offsets behind 0 see: taken by the read at 0. */
+    bool has_report;       /* It was taken. */
+    bool lost;             /* A lock that was taken through it was lost: ESTALE for ever. */
+    uint64_t seen;         /* poll_state() as it was last read, or when it was opened (0: free). */
+    uint64_t seen_index;   /* Log index of that; 0 = unknown. */
+    struct poller *poller; /* Once it was polled; NULL before. */
     struct locker_list lockers; /* flock and fcntl locks that were taken through it first. */
     LIST_ENTRY(handle) link;    /* Of fs.handles. */
 };

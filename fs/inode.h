@@ -32,6 +32,7 @@ struct inode {
     mode_t type;            /* S_IFDIR; HOLD: S_IFREG, or what the habit wants that made it. */
     uint64_t file;          /* HOLD: number that stat(2) shows; hard links have one in common. */
     nlink_t n_links;        /* Names; of a directory 1: "count them yourself". */
+    uint64_t state;         /* poll_state() of the path when it was looked up last. */
     off_t size;             /* HOLD: bytes of a symbolic link's text. */
     uint64_t asked_mono_ns; /* DIRECTORY: when the cluster was asked for the above; 0: ask again. */
     uint64_t n_lookups;     /* What the kernel will forget in the end. */

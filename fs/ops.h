@@ -62,6 +62,12 @@ void ops_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct
 void ops_setlk(
     fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 
+/* ops_poll.c */
+void ops_poll(fuse_req_t req,
+              fuse_ino_t ino,
+              struct fuse_file_info *fi,
+              struct fuse_pollhandle *wake_by);
+
 /* ops_symlink.c */
 void ops_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, const char *name);
 void ops_readlink(fuse_req_t req, fuse_ino_t ino);

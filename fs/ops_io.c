@@ -2,7 +2,7 @@
 #include "fs/ops.h"
 
 #include "fs/act.h"
-#include "fs/handle.h"
+#include "fs/poller.h"
 #include "fs/report.h"
 #include "fs/show.h"
 
@@ -39,6 +39,7 @@ static void on_read(void *arg, const struct client_reply *reply)
         handle->report.size = 0;
         handle->has_report = true;
         report_node(node, &handle->report);
+        poll_on_read(handle, node, reply->query->index);
         reply_slice(request, &handle->report, r->size, r->off);
     }
     handle_unref(r->op.fs, handle);

@@ -78,6 +78,7 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     struct handle *handle = handle_new(fs, inode, NULL);
+    handle->seen = inode->state; /* The kernel has looked it up just now. */
     fi->fh = (uintptr_t)handle;
     set_flags(fi);
     if (fuse_reply_open(req, fi) < 0)

@@ -57,6 +57,9 @@ uint64_t client_lease_stamp_ns(const struct client_lease *l);
 /* The cluster said that the hold ended (an Event ENDED with its token). */
 void client_lease_ended(struct client_lease *l, uint32_t reason);
 
+/* From when on it is in jeopardy: half its ttl before its own deadline. */
+uint64_t client_lease_jeopardy_boot_ns(const struct client_lease *l);
+
 /* Own deadline; 0 once lost. */
 uint64_t client_lease_deadline_boot_ns(const struct client_lease *l);
 

@@ -249,6 +249,12 @@ bool client_session_live(const struct client *c)
     return s->id != 0 && !s->lost && now_boot(c) < s->deadline_boot_ns;
 }
 
+bool client_session_jeopardy(const struct client *c)
+{
+    const struct session *s = &c->session;
+    return s->id == 0 || s->lost || s->jeopardy;
+}
+
 void session_doubt(struct client *c)
 {
     /* A keepalive under way was sent after the command, or it would have been answered before. */
