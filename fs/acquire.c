@@ -63,7 +63,6 @@ static void acquired(struct acquire *a, const struct client_result *r)
     struct hold *hold = holds_add(&fs->holds, a->path, token, a->op.caller.uid, &a->lineage,
                                   r->result->ttl_ms, r->deadline_boot_ns);
     struct inode *inode = inode_hold(&fs->inodes, token, a->path);
-    hold->mtime_ns = a->mtime_ns;
     inode->type = attr_type_of_kind(a->kind);
     inode->n_links = inode->type == S_IFDIR ? 2 : 1;
     inode->uid = a->op.caller.uid;
@@ -110,6 +109,7 @@ void acquire_start(struct acquire *a)
     command.kind = a->kind;
     command.ttl_ms = fs->options->ttl_ms;
     command.note = pack_binary(a->note);
+    command.mtime_ns = a->mtime_ns;
     command.pid = process.pid != 0 ? process.pid : (uint32_t)a->op.caller.pid;
     command.uid = a->op.caller.uid;
     command.gid = a->gid;

@@ -94,7 +94,6 @@ static int act_renewed(struct act *a, const struct client_result *r)
         return ESTALE;
     }
     holds_renewed(a->hold, r->result->stamp_ns, ttl_ms, r->deadline_boot_ns);
-    a->hold->mtime_ns = a->command.mtime_ns;
     return a->command.verb == COMMAND_KEEP ? act_keep(a) : 0;
 }
 
@@ -113,21 +112,6 @@ static void act_release_failed(struct act *a, const struct client_result *r)
         holds_not_released(a->hold);
 }
 
-static void act_send(struct act *a);
-
-/* It was asked at a path that the hold has left meanwhile. */
-static void act_moved(struct act *a, int error)
-{
-    holds_not_released(a->hold);
-    if (!a->by_handle || a->n_moves++ == 3) {
-        act_done(a, error); /* Whoever names a path means that path. */
-        return;
-    }
-    free(a->path);
-    a->path = xstrdup(a->hold->at->path);
-    act_send(a);
-}
-
 static void on_result(void *arg, const struct client_result *r)
 {
     struct act *a = arg;
@@ -144,7 +128,9 @@ static void on_result(void *arg, const struct client_result *r)
     int error = errno_of_code(context_of(a), code);
     bool gone = code == WIRE_CODE_NOT_HELD || code == WIRE_CODE_NOT_OWNER;
     if (gone && a->hold != NULL && strcmp(a->hold->at->path, a->path) != 0) {
-        act_moved(a, error);
+        /* It was renamed meanwhile; and who names a path means that path. */
+        holds_not_released(a->hold);
+        act_done(a, error);
         return;
     }
     if (error == 0 && is_release && h != NULL)
@@ -181,10 +167,12 @@ static void act_send(struct act *a)
     command.paths = paths;
     command.n_paths = has_two_paths(a) ? 2 : 1;
     command.kind = a->command.kind;
+    command.flags = a->by_handle ? WIRE_F_ANYWHERE : 0; /* It may be renamed just now. */
     command.token = a->token;
     if (a->locker != NULL && a->token == 0)
         command.owner = pack_binary(bytes_str(a->locker->text));
     command.ttl_ms = a->command.ttl_ms;
+    command.mtime_ns = a->command.mtime_ns;
     command.note = pack_binary(bytes_of(a->note.data, a->note.size));
     struct hold *h = act_hold(a);
     if (a->command.verb == COMMAND_RELEASE && fs->options->release_async && h != NULL) {
@@ -301,8 +289,6 @@ static void act_by_handle(struct act *a, struct hold *h)
     a->hold = h;
     hold_ref(h);
     a->token = h->token;
-    free(a->path); /* It may have been renamed. */
-    a->path = xstrdup(h->at->path);
     if (a->command.verb == COMMAND_KEEP)
         op_lineage(&a->op, &a->lineage);
     act_send(a);

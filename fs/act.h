@@ -21,7 +21,6 @@ struct act {
     struct locker *locker;  /* That is acted on, with a reference: a flock or fcntl lock of ours. */
     struct hold *hold;      /* That is acted on, with a reference; NULL: not known here (yet). */
     uint64_t token;         /* Of the hold that is acted on. */
-    unsigned n_moves;       /* Times that the hold was renamed while it was acted on. */
     bool by_handle;         /* By the descriptor that acquired. */
     struct lineage lineage; /* Of the calling process; KEEP of a hold that is not known here: of
                                the one that acquired. */

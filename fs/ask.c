@@ -134,6 +134,7 @@ void ask_release(struct fs *fs, const char *path, uint64_t token)
     command.paths = &target;
     command.n_paths = 1;
     command.token = token;
+    command.flags = WIRE_F_ANYWHERE; /* It may be renamed just now. */
     int error = ask_cluster(fs, &command, CLIENT_NO_TIMEOUT, on_released, release, NULL);
     if (error != 0) {
         LOG_WARN("release not sent", "path=%s error=%d", log_quote(bytes_str(path)), error);

@@ -35,28 +35,24 @@ mode_t attr_type_of_kind(uint32_t kind)
     return kind == WIRE_KIND_MKDIR ? S_IFDIR : kind == WIRE_KIND_SYMLINK ? S_IFLNK : S_IFREG;
 }
 
-uint64_t attr_file_number(const struct fs *fs, const Hf__Hold *hold)
+uint64_t attr_file_number(const Hf__Hold *hold)
 {
-    const struct hold *h = holds_find(&fs->holds, hold->token);
-    return inode_hold_number(h != NULL && h->file_token != 0 ? h->file_token : hold->token);
+    return inode_hold_number(hold->file_token != 0 ? hold->file_token : hold->token);
 }
 
-void attr_update_hold(const struct fs *fs, struct inode *inode, const Hf__Hold *hold)
+void attr_update_hold(struct inode *inode, const Hf__Hold *hold)
 {
-    const struct hold *h = holds_find(&fs->holds, hold->token);
     inode->uid = hold->uid;
     inode->gid = hold->gid;
     inode->perm = hold->perm & 0777u; /* A lock is never setuid, setgid or sticky. */
-    inode->time_ns = inode->changed_ns = hold->renewed_wall_ms * NS_PER_MS;
-    inode->n_links = 1;
+    inode->changed_ns = hold->renewed_wall_ms * NS_PER_MS;
+    inode->time_ns = hold->mtime_ns != 0 ? hold->mtime_ns : inode->changed_ns;
     if (inode->kind != INODE_HOLD)
         return;
     inode->type = attr_type_of_kind(hold->kind);
-    inode->file = attr_file_number(fs, hold);
-    inode->n_links = hold->linked || inode->type == S_IFDIR ? 2 : 1;
+    inode->file = attr_file_number(hold);
+    inode->n_links = inode->type == S_IFDIR ? 2 : hold->n_links > 1 ? hold->n_links : 1;
     inode->size = inode->type == S_IFLNK ? (off_t)hold->note.len : 0;
-    if (h != NULL && h->mtime_ns != 0)
-        inode->time_ns = h->mtime_ns;
 }
 
 void attr_update_directory(struct inode *inode, const Hf__Node *node, uint64_t asked_mono_ns)
@@ -128,7 +124,7 @@ int attr_entry(struct fs *fs,
         const struct hold *own = holds_find(&fs->holds, hold->token);
         if (!hold->session_bound) /* What we know ourselves may be newer than this answer. */
             inode_moved(inode, own != NULL ? own->at->path : path);
-        attr_update_hold(fs, inode, hold);
+        attr_update_hold(inode, hold);
     } else {
         return -ENOENT;
     }

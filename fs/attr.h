@@ -45,13 +45,13 @@ double attr_timeout_s(const struct fs *fs, const struct inode *inode);
 mode_t attr_type_of_kind(uint32_t kind);
 
 /* The number that stat(2) shows for a lease's file. */
-uint64_t attr_file_number(const struct fs *fs, const Hf__Hold *hold);
+uint64_t attr_file_number(const Hf__Hold *hold);
 
 /* Take over what the cluster says of a hold or a directory.
  *
  * @asked_mono_ns: when it was asked; an answer to an older question than the last one changes
  * nothing. */
-void attr_update_hold(const struct fs *fs, struct inode *inode, const Hf__Hold *hold);
+void attr_update_hold(struct inode *inode, const Hf__Hold *hold);
 void attr_update_directory(struct inode *inode, const Hf__Node *node, uint64_t asked_mono_ns);
 
 /* For how much longer may what is known of a directory be told without asking the cluster?  In

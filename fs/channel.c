@@ -1,12 +1,16 @@
 #include "fs/channel.h"
 
+#include "fs/control.h"
+
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define MESSAGES_MAX 64u /* In a row, before the loop gets to see anything else. */
@@ -31,6 +35,31 @@ static void on_fuse_log(enum fuse_log_level level, const char *format, va_list a
     buf_deinit(&text);
 }
 
+/* libfuse's reads and writes go through here: what is answered is counted. */
+static ssize_t io_read(int fd, void *data, size_t size, void *userdata)
+{
+    (void)userdata;
+    return read(fd, data, size);
+}
+
+static ssize_t io_writev(int fd, struct iovec *parts, int n, void *userdata)
+{
+    struct fs *fs = userdata;
+    const struct fuse_out_header *head = parts[0].iov_base;
+    tally_answer(&fs->tally, head->unique, (uint32_t)-head->error);
+    return writev(fd, parts, n);
+}
+
+static const struct fuse_custom_io io = {.read = io_read, .writev = io_writev};
+
+static void process(struct channel *c)
+{
+    const struct fuse_in_header *head = c->buf.mem;
+    tally_begin(c->tally, head->opcode, head->unique); /* The kernel sends whole messages. */
+    fuse_session_process_buf(c->session, &c->buf);
+    tally_end(c->tally);
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct channel *c = poll->data;
@@ -49,7 +78,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
             c->on_gone(c->arg);
             return;
         }
-        fuse_session_process_buf(c->session, &c->buf);
+        process(c);
     }
 }
 
@@ -108,16 +137,19 @@ int channel_open(struct channel *c,
                  void *arg,
                  char **ret_sentence)
 {
-    *c = (struct channel){.loop = fs->loop, .on_gone = on_gone, .arg = arg};
+    *c = (struct channel){.loop = fs->loop, .tally = &fs->tally, .on_gone = on_gone, .arg = arg};
     fuse_set_log_func(on_fuse_log);
     char *options = mount_options(fs->options);
     char *argv[] = {"mount.holdfast", "-o", options, NULL};
     struct fuse_args args = FUSE_ARGS_INIT(3, argv);
-    c->session = fuse_session_new(&args, &fs_ops, sizeof fs_ops, fs);
+    struct fuse_lowlevel_ops operations;
+    control_operations(&operations);
+    c->session = fuse_session_new(&args, &operations, sizeof operations, fs);
     fuse_opt_free_args(&args);
     free(options);
     if (c->session == NULL)
         return fail("libfuse refuses the options", ret_sentence);
+    fs->session = c->session;
     if (fuse_session_mount(c->session, dir) != 0) {
         (void)fail("mount failed", ret_sentence);
         fuse_session_destroy(c->session);
@@ -125,7 +157,9 @@ int channel_open(struct channel *c,
         return -EIO;
     }
     c->mounted = true;
-    int r = channel_watch(c);
+    int r = fuse_session_custom_io(c->session, &io, fuse_session_fd(c->session));
+    if (r == 0)
+        r = channel_watch(c);
     if (r < 0) {
         (void)fail("can't watch /dev/fuse", ret_sentence);
         fuse_session_unmount(c->session);

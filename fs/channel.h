@@ -9,6 +9,7 @@ struct channel {
     struct fuse_session *session;
     struct fuse_buf
         buf; /* Of the message at hand; memory is libfuse's to allocate, ours to free. */
+    struct tally *tally; /* Counts requests and their answers. */
     uv_poll_t poll;
     bool mounted;
     void (*on_gone)(void *arg); /* The file system was unmounted by somebody else, or failed. */

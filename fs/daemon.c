@@ -141,6 +141,7 @@ static void on_mount_usable(void *arg)
 static void daemon_mount(struct daemon *d)
 {
     char *sentence = NULL;
+    d->fs.dir = d->config->dir;
     d->fs.on_init = on_mount_usable;
     d->fs.arg = d;
     if (channel_open(&d->channel, &d->fs, d->config->dir, on_unmounted, d, &sentence) == 0)

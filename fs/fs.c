@@ -1,6 +1,7 @@
 #include "fs/fs.h"
 
 #include "fs/ask.h"
+#include "fs/control.h"
 #include "fs/handle.h"
 #include "fs/locking.h"
 #include "fs/loss.h"
@@ -87,6 +88,7 @@ void fs_init(struct fs *fs,
 {
     *fs = (struct fs){.loop = loop, .options = options, .cluster = cluster};
     fs->processes = process_table_new();
+    fs->control = control_new(fs);
     inode_table_init(&fs->inodes);
     owner_namer_init(&fs->namer, host);
     follow_init(&fs->follow, loop);
@@ -110,6 +112,8 @@ void fs_deinit(struct fs *fs)
     holds_deinit(&fs->holds);
     inode_table_deinit(&fs->inodes);
     process_table_free(fs->processes);
+    control_free(fs->control);
+    tally_deinit(&fs->tally);
 }
 
 static void on_own_event(struct fs *fs, const Hf__Event *event)
@@ -172,12 +176,14 @@ static void on_gap_answer(void *arg, const struct client_reply *reply)
 
 void fs_on_session(struct fs *fs, enum client_session_event event)
 {
+    control_session(fs, event);
     loss_session(fs, event);
     poll_wake_session(fs);
 }
 
 void fs_close(struct fs *fs)
 {
+    control_close(fs->control);
     fs->closed = true;
     follow_close(&fs->follow);
     loss_close(fs);

@@ -10,11 +10,13 @@
 #include "fs/options.h"
 #include "fs/owner.h"
 #include "fs/process.h"
+#include "fs/tally.h"
 #include "raftstore/client/client.h"
 
 #include <bsd/sys/queue.h>
 #include <fuse_lowlevel.h>
 
+struct control;
 struct handle;
 struct dir_handle;
 LIST_HEAD(handle_list, handle);
@@ -28,8 +30,12 @@ LIST_HEAD(poller_list, poller);
 struct fs {
     uv_loop_t *loop;
     const struct options *options;
-    const char *cluster; /* Addresses as the CLI wants them. */
+    const char *cluster;     /* Addresses as the CLI wants them. */
+    const char *dir;         /* Mount point; NULL before it is known. */
+    struct control *control; /* `.holdfast` in the root. */
+    struct tally tally;
     struct client *client;
+    struct fuse_session *session; /* While it is mounted. */
     struct inode_table inodes;
     struct hold_table holds;
     struct process_table *processes;

@@ -40,11 +40,16 @@ void handle_unref(struct fs *fs, struct handle *h)
 
 void handle_free_all(struct fs *fs)
 {
-    struct handle *h;
-    while ((h = LIST_FIRST(&fs->handles)) != NULL) {
-        lockers_forget(h);
-        handle_unref(fs, h); /* Requests are all answered: the last reference is the kernel's. */
+    struct handle *h, *next;
+    LIST_FOREACH_SAFE(h, &fs->handles, link, next)
+    {
+        handle_ref(h);
+        lockers_forget(h); /* These refer to other handles. */
+        next = LIST_NEXT(h, link);
+        handle_unref(fs, h);
     }
+    while ((h = LIST_FIRST(&fs->handles)) != NULL)
+        handle_unref(fs, h); /* Requests are all answered: the last reference is the kernel's. */
 }
 
 bool handle_lost(const struct handle *h)

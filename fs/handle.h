@@ -12,6 +12,7 @@ struct handle {
     struct hold *hold;     /* That this open acquired (with a reference); NULL: none. */
     struct buf report;     /* What reads at offsets behind 0 see: taken by the read at 0. */
     bool has_report;       /* It was taken. */
+    bool closed;           /* RELEASE has come. */
     bool lost;             /* A lock that was taken through it was lost: ESTALE for ever. */
     uint64_t seen;         /* poll_state() as it was last read, or when it was opened (0: free). */
     uint64_t seen_index;   /* Log index of that; 0 = unknown. */

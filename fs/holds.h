@@ -35,8 +35,6 @@ struct hold {
     bool lost;                   /* ENDED: not by a release of ours. */
     bool remembered;             /* ENDED, lost and without references: in hold_table.ended. */
     uid_t uid;                   /* Of the process that acquired. */
-    uint64_t file_token;         /* Whose file it is by link(2); 0: its own. */
-    uint64_t mtime_ns;           /* As utimes(2) or mkdir(2) set it; 0: by the last renewal. */
     uint64_t moved_index;        /* Log index of the last news of another path. */
     struct client_lease *lease;  /* LIVE: follows the deadline. */
     struct keeper *keeper;       /* `keep`: the process that it hangs on; NULL = not kept. */

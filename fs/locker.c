@@ -23,6 +23,7 @@ static struct lock_file *lock_file_get(struct fs *fs, const char *path)
     f->fs = fs;
     f->inode = inode_free_lock(&fs->inodes, path);
     LIST_INIT(&f->lockers);
+    LIST_INIT(&f->fcntl);
     LIST_INIT(&f->releases);
     TAILQ_INIT(&f->retry);
     HASH_ADD_KEYPTR(hh, fs->lock_files, f->path, strlen(f->path), f);
@@ -58,12 +59,28 @@ bool lock_file_releases(const struct fs *fs, const char *path, struct bytes owne
     return false;
 }
 
-struct locker *locker_find(struct lock_file *f, enum locker_kind kind, uint64_t kernel_owner)
+struct locker *locker_find_fcntl(const struct fs *fs, const char *path, uint64_t kernel_owner)
+{
+    struct lock_file *f = lock_file_find(fs, path);
+    struct locker *l;
+    if (f == NULL)
+        return NULL;
+    LIST_FOREACH(l, &f->fcntl, in_fcntl)
+    {
+        if (l->kernel_owner == kernel_owner)
+            return l;
+    }
+    return NULL;
+}
+
+struct locker *locker_find(const struct handle *h, enum locker_kind kind, uint64_t kernel_owner)
 {
     struct locker *l;
-    LIST_FOREACH(l, &f->lockers, in_file)
+    if (kind == LOCKER_FCNTL)
+        return locker_find_fcntl(h->fs, h->inode->path, kernel_owner);
+    LIST_FOREACH(l, &h->lockers, in_handle)
     {
-        if (l->kernel_owner == kernel_owner && l->kind == kind)
+        if (l->kind == LOCKER_FLOCK)
             return l;
     }
     return NULL;
@@ -93,6 +110,21 @@ static bool may_adopt(const struct handle *h, enum locker_kind kind)
     return true;
 }
 
+/* Into and out of its file's lists. */
+static void file_join(struct locker *l)
+{
+    LIST_INSERT_HEAD(&l->file->lockers, l, in_file);
+    if (l->kind == LOCKER_FCNTL)
+        LIST_INSERT_HEAD(&l->file->fcntl, l, in_fcntl);
+}
+
+static void file_leave(struct locker *l)
+{
+    LIST_REMOVE(l, in_file);
+    if (l->kind == LOCKER_FCNTL)
+        LIST_REMOVE(l, in_fcntl);
+}
+
 struct locker *locker_new(struct handle *h, enum locker_kind kind, uint64_t kernel_owner)
 {
     struct locker *l = xcalloc(1, sizeof *l);
@@ -108,14 +140,38 @@ struct locker *locker_new(struct handle *h, enum locker_kind kind, uint64_t kern
         hold_ref(l->adopted);
     }
     TAILQ_INIT(&l->requests);
-    LIST_INSERT_HEAD(&l->file->lockers, l, in_file);
+    file_join(l);
     LIST_INSERT_HEAD(&h->lockers, l, in_handle);
     return l;
 }
 
+void locker_through(struct locker *l, struct handle *h)
+{
+    struct handle *old = l->latest;
+    if (h == l->handle || h == old)
+        return;
+    handle_ref(h);
+    l->latest = h;
+    if (old != NULL)
+        handle_unref(l->file->fs, old);
+}
+
+bool locker_move(struct locker *l)
+{
+    struct handle *h = l->latest;
+    if (h == NULL || h->closed)
+        return false;
+    LIST_REMOVE(l, in_handle);
+    LIST_INSERT_HEAD(&h->lockers, l, in_handle);
+    l->handle = h;
+    l->latest = NULL;
+    handle_unref(l->file->fs, h); /* The kernel has one. */
+    return true;
+}
+
 void locker_detach(struct locker *l)
 {
-    LIST_REMOVE(l, in_file);
+    file_leave(l);
     LIST_REMOVE(l, in_handle);
     l->handle = NULL;
     locker_unref(l);
@@ -139,6 +195,8 @@ void locker_unref(struct locker *l)
         return;
     if (l->adopted != NULL)
         hold_unref(l->adopted);
+    if (l->latest != NULL)
+        handle_unref(l->file->fs, l->latest);
     lock_file_unref(l->file);
     held_deinit(&l->held);
     free(l->heirs);
@@ -223,10 +281,10 @@ void lockers_follow(struct fs *fs, struct hold *h, const char *old)
     {
         if (l->adopted != h)
             continue;
-        LIST_REMOVE(l, in_file);
+        file_leave(l);
         l->file = lock_file_get(fs, h->at->path);
         lock_file_ref(l->file);
-        LIST_INSERT_HEAD(&l->file->lockers, l, in_file);
+        file_join(l);
         lock_file_unref(f);
     }
     lock_file_unref(f);

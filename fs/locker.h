@@ -31,6 +31,7 @@ struct lock_file {
     char *path; /* Key; owned. */
     struct fs *fs;
     struct locker_list lockers;     /* Not the dropped ones. */
+    struct locker_list fcntl;       /* Those of fcntl among them. */
     struct lock_request_list retry; /* Refused while a release of ours was under way. */
     struct lock_release_list releases;
     unsigned n_refs;     /* Lockers and releases. */
@@ -44,6 +45,7 @@ struct locker {
     struct lock_file *file;
     uint64_t kernel_owner; /* fuse_file_info.lock_owner. */
     struct handle *handle; /* Through which it locked first; NULL once dropped. */
+    struct handle *latest; /* Through which it locked since, with a reference; NULL: no other. */
     char *text;            /* Owner at the cluster; owned. */
     struct held held;      /* What the program holds, as it was told. */
     uint64_t token;        /* Of the latest grant. */
@@ -58,6 +60,7 @@ struct locker {
     unsigned n_orphans;        /* Requests that were answered before the cluster answered them. */
     struct lock_request_list requests; /* All of its own. */
     LIST_ENTRY(locker) in_file;
+    LIST_ENTRY(locker) in_fcntl; /* Of lock_file.fcntl. */
     LIST_ENTRY(locker) in_handle;
 };
 
@@ -69,14 +72,30 @@ void lock_file_unref(struct lock_file *f);
 /* Is this owner's hold on the path given up already, though the cluster may still show it? */
 bool lock_file_releases(const struct fs *fs, const char *path, struct bytes owner);
 
-/* The locker of a kernel's owner on a path; NULL: none. */
-struct locker *locker_find(struct lock_file *f, enum locker_kind kind, uint64_t kernel_owner);
+/* The fcntl locker of a kernel's owner on a path; NULL: none. */
+struct locker *locker_find_fcntl(const struct fs *fs, const char *path, uint64_t kernel_owner);
+
+/* The locker for a request that comes through `h`; NULL: none yet.
+ *
+ * The kernel names an open file by its address, and RELEASE comes late: another open file, closed
+ * already, may have had the same name.  So of flock, the handle says whose it is. */
+struct locker *locker_find(const struct handle *h, enum locker_kind kind, uint64_t kernel_owner);
 
 /* Make one.  It has one reference: the file's. */
 struct locker *locker_new(struct handle *h, enum locker_kind kind, uint64_t kernel_owner);
 
 /* The mount is gone: forget those of a handle. */
 void lockers_forget(struct handle *h);
+
+/* It locks through `h`, which need not be the one that it locked through first. */
+void locker_through(struct locker *l, struct handle *h);
+
+/* Its handle is closed, but it has locked through another one since: it is that one's now.  (Of a
+ * process's fcntl locks FLUSH came first; this is an open file, whose name had another one before,
+ * and what that one still held goes with this one.)
+ *
+ * Return: false: there is none. */
+bool locker_move(struct locker *l);
 
 /* Out of the file and the handle; the requests keep it. */
 void locker_detach(struct locker *l);

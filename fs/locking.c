@@ -300,12 +300,19 @@ static struct lock_request *find_place(struct locker *l, const struct lock_want 
     return NULL;
 }
 
-static void resume_place(struct lock_request *r, fuse_req_t req)
+/* By a process and a handle that need not be the same. */
+static void resume_place(struct lock_request *r, fuse_req_t req, struct handle *h)
 {
+    struct locker *l = r->locker;
     stop_timer(r);
     r->in_place = r->orphan = false;
-    r->locker->n_orphans--;
+    l->n_orphans--;
+    handle_ref(h);
+    handle_unref(h->fs, r->handle);
+    r->handle = h;
     op_init(&r->op, req, on_interrupt);
+    r->process = op_process(&r->op);
+    locker_set_process(l, r->op.caller.uid, r->process);
     if (r->step == STEP_KEPT)
         request_granted(r);
 }
@@ -515,8 +522,7 @@ static void request_join(struct lock_request *r, struct locker *l)
 
 static struct locker *locker_get(struct handle *h, enum locker_kind kind, uint64_t owner)
 {
-    struct lock_file *f = lock_file_find(h->fs, h->inode->path);
-    struct locker *l = f != NULL ? locker_find(f, kind, owner) : NULL;
+    struct locker *l = locker_find(h, kind, owner);
     return l != NULL ? l : locker_new(h, kind, owner);
 }
 
@@ -587,11 +593,12 @@ void locking_start(fuse_req_t req, struct handle *h, uint64_t owner, const struc
         (void)fuse_reply_err(req, ESTALE);
         return;
     }
-    struct lock_file *f = lock_file_find(h->fs, h->inode->path);
-    struct locker *l = f != NULL ? locker_find(f, want->kind, owner) : NULL;
+    struct locker *l = locker_find(h, want->kind, owner);
+    if (l != NULL)
+        locker_through(l, h);
     struct lock_request *r = l != NULL && want->mode != HELD_NONE ? find_place(l, want) : NULL;
     if (r != NULL) {
-        resume_place(r, req);
+        resume_place(r, req, h);
         return;
     }
     if (l == NULL && want->mode == HELD_NONE) {
@@ -617,15 +624,19 @@ void locking_start(fuse_req_t req, struct handle *h, uint64_t owner, const struc
 
 void locking_flush(struct fs *fs, const char *path, uint64_t owner)
 {
-    struct lock_file *f = lock_file_find(fs, path);
-    struct locker *l = f != NULL ? locker_find(f, LOCKER_FCNTL, owner) : NULL;
+    struct locker *l = locker_find_fcntl(fs, path, owner);
     if (l != NULL)
         drop(l);
 }
 
 void locking_release_handle(struct handle *h)
 {
-    struct locker *l;
+    struct locker *l, *next;
+    h->closed = true;
+    LIST_FOREACH_SAFE(l, &h->lockers, in_handle, next)
+    {
+        (void)locker_move(l); /* If it can't be, it goes below. */
+    }
     while ((l = LIST_FIRST(&h->lockers)) != NULL)
         drop(l);
 }
@@ -693,6 +704,19 @@ void locking_session_kept(struct fs *fs)
 void locking_session_ended(struct fs *fs)
 {
     visit_all(fs, on_ended);
+}
+
+uint64_t locking_n_waiting(const struct fs *fs)
+{
+    const struct lock_file *f;
+    const struct locker *l;
+    const struct lock_request *r;
+    uint64_t n = 0;
+    for (f = fs->lock_files; f != NULL; f = f->hh.next)
+        LIST_FOREACH(l, &f->lockers, in_file)
+    TAILQ_FOREACH(r, &l->requests, link)
+    n += !r->orphan && r->want.sleep && r->want.mode != HELD_NONE;
+    return n;
 }
 
 static void on_close(struct lock_request *r)

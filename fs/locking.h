@@ -46,6 +46,9 @@ void locking_release(struct locker *l);
 void locking_session_kept(struct fs *fs);
 void locking_session_ended(struct fs *fs);
 
+/* Calls that wait for a lock, as the kernel sees it. */
+uint64_t locking_n_waiting(const struct fs *fs);
+
 /* The mount ends: what has no command under way is answered. */
 void locking_close(struct fs *fs);
 

@@ -1,5 +1,6 @@
 #include "fs/loss.h"
 
+#include "fs/control.h"
 #include "fs/locking.h"
 #include "fs/poller.h"
 #include "raftstore/base/log.h"
@@ -54,6 +55,8 @@ static void lose(struct locker *l)
 {
     l->lost = l->told = true;
     l->handle->lost = true;
+    if (l->latest != NULL)
+        l->latest->lost = true;
     held_set(&l->held, 0, HELD_END, HELD_NONE);
     poll_wake(l->handle);
 }
@@ -83,6 +86,7 @@ static void on_lost(struct fs *fs, struct locker *l)
     if (l->lost)
         return;
     l->lost = true;
+    control_lock_lost(fs, l);
     poll_wake(l->handle);
     LOG_INFO("lock lost", "path=%s pid=%u", log_quote(bytes_str(l->file->path)), process.pid);
     if (o->lost_freeze)
@@ -135,6 +139,7 @@ static void lose_one(struct fs *fs, struct locker *l)
     const struct options *o = fs->options;
     struct process_id process = process_of(l);
     LOG_INFO("lock lost", "path=%s pid=%u", log_quote(bytes_str(l->file->path)), process.pid);
+    control_lock_lost(fs, l);
     lose(l);
     locking_release(l); /* What is left of it; `l` may be gone. */
     if (o->lost_freeze)
@@ -220,6 +225,7 @@ void loss_gap(struct fs *fs)
 void loss_lease(struct fs *fs, struct hold *h)
 {
     const struct options *o = fs->options;
+    control_lease_lost(fs, h);
     if (o->lost_signal == 0 && !o->lost_freeze)
         return;
     /* A lease is never resumed, so there is nothing to freeze for. */

@@ -46,7 +46,6 @@ static void linked(struct act *a)
     struct inode *inode = inode_hold(&fs->inodes, result->token, a->to);
     struct hold *hold = holds_add(&fs->holds, a->to, result->token, a->op.caller.uid, &owner,
                                   result->ttl_ms, a->result->deadline_boot_ns);
-    hold->file_token = from->file & ~INODE_HOLD_BIT;
     inode->uid = from->uid;
     inode->gid = from->gid;
     inode->perm = from->perm;
@@ -54,7 +53,10 @@ static void linked(struct act *a)
     inode->size = from->size;
     inode->file = from->file;
     inode->time_ns = inode->changed_ns = clock_wall_ns(clock_system());
-    inode->n_links = from->n_links = 2;
+    from->n_links++;
+    inode->n_links = from->n_links;
+    /* The kernel must not show the old count of links for a moment more. */
+    (void)fuse_lowlevel_notify_inval_inode(fs->session, from->number, -1, 0);
     LOG_DEBUG("linked", "path=%s to=%s token=%" PRIu64, log_quote(bytes_str(a->path)),
               log_quote(bytes_str(a->to)), result->token);
     inode_entries_changed(&fs->inodes, a->context);
@@ -84,10 +86,11 @@ void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char 
     struct inode *inode = inode_get(&fs->inodes, ino);
     struct command command = {.verb = COMMAND_LINK};
     char *path = NULL;
-    int r = inode == NULL ? -ESTALE
-            : inode->kind != INODE_HOLD
-                ? -EPERM
-                : inode_child(&fs->inodes, new_parent, new_name, NULL, &path);
+    int r = inode == NULL ? -ESTALE : inode->kind != INODE_HOLD ? -EPERM : 0;
+    if (r == 0 && inode->n_links >= WIRE_LINKS_MAX)
+        r = -EMLINK;
+    if (r == 0)
+        r = inode_child(&fs->inodes, new_parent, new_name, NULL, &path);
     if (r < 0) {
         (void)fuse_reply_err(req, -r);
         return;

@@ -77,8 +77,7 @@ static pid_t local_pid(const struct fs *fs, const Hf__Hold *h)
 
 static const Hf__Hold *find_conflict(const struct getlk *g, const Hf__Node *node)
 {
-    struct lock_file *f = lock_file_find(g->op.fs, g->handle->inode->path);
-    const struct locker *l = f != NULL ? locker_find(f, LOCKER_FCNTL, g->owner) : NULL;
+    const struct locker *l = locker_find(g->handle, LOCKER_FCNTL, g->owner);
     const Hf__Hold *first = NULL;
     for (size_t i = 0; i < node->n_holds; i++) {
         const Hf__Hold *h = node->holds[i];

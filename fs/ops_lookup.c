@@ -124,7 +124,7 @@ static void on_getattr(void *arg, const struct client_reply *reply)
     }
     for (size_t i = 0; i < node->n_holds; i++) {
         if (node->holds[i]->token == g->inode->id) {
-            attr_update_hold(g->op.fs, g->inode, node->holds[i]);
+            attr_update_hold(g->inode, node->holds[i]);
             getattr_done(g, 0, g->inode->n_links);
             return;
         }

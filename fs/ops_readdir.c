@@ -152,7 +152,7 @@ static ino_t hold_number(const struct fs *fs, const Hf__Node *node, const Hf__Ho
     struct inode *i = NULL;
     if (hold->session_bound)
         HASH_FIND(hh_path, fs->inodes.free_by_path, node->path.data, node->path.len, i);
-    return i != NULL ? i->number : attr_file_number(fs, hold);
+    return i != NULL ? i->number : attr_file_number(hold);
 }
 
 static void take_entries(const struct fs *fs, struct dir_handle *d, const Hf__QueryReply *reply)

@@ -37,8 +37,7 @@ static void on_renamed(struct act *a, int error)
     if (done > 0)
         moved(fs, a->token, bytes_str(a->to), a->result->result->index, false);
     if (done != 0 && (done < 0 || !op_waiting(&a->op))) {
-        ask_release(fs, a->path, a->token);
-        ask_release(fs, a->to, a->token);
+        ask_release(fs, a->path, a->token); /* Wherever it stands now. */
     } else if (done == 0 && a->hold != NULL) {
         holds_not_released(a->hold);
     }

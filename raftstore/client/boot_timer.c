@@ -84,6 +84,7 @@ void boot_timers_run(struct boot_timers *ts)
     if (ts->running || ts->next_ns == UINT64_MAX)
         return;
     uint64_t now = clock_boot_ns(ts->clock);
+    ts->seen_ns = now;
     if (now < ts->next_ns)
         return;
     ts->running = true;

@@ -32,7 +32,8 @@ struct boot_timers {
     uint64_t fd_due_ns;          /* What the timerfd is set to; UINT64_MAX = not set. */
     uv_poll_t poll;              /* On the timerfd. */
     int fd;
-    bool running; /* Inside boot_timers_run(). */
+    bool running;     /* Inside boot_timers_run(). */
+    uint64_t seen_ns; /* The clock as boot_timers_run() read it last; 0 = never. */
     void (*on_closed)(void *arg);
     void *arg;
 };

@@ -19,13 +19,17 @@ void client_wake(struct client *c)
     boot_timers_run(&c->timers);
 }
 
-uint64_t client_after_ms(const struct client *c, uint64_t ms)
+uint64_t client_later_ms(uint64_t boot_ns, uint64_t ms)
 {
     uint64_t ns, due;
-    if (__builtin_mul_overflow(ms, NS_PER_MS, &ns) ||
-        __builtin_add_overflow(clock_boot_ns(c->config.clock), ns, &due))
+    if (__builtin_mul_overflow(ms, NS_PER_MS, &ns) || __builtin_add_overflow(boot_ns, ns, &due))
         return UINT64_MAX;
     return due;
+}
+
+uint64_t client_after_ms(const struct client *c, uint64_t ms)
+{
+    return client_later_ms(clock_boot_ns(c->config.clock), ms);
 }
 
 uint64_t client_backoff_ms(struct client *c, uint64_t base_ms, uint64_t max_ms, unsigned tries)
@@ -262,10 +266,13 @@ struct client_info client_info(const struct client *c)
     struct client_info info = {
         .session_id = c->session.id,
         .session_deadline_boot_ns = c->session.deadline_boot_ns,
+        .session_acked_boot_ns = c->session.acked_boot_ns,
+        .session_lost = c->session.lost,
         .session_ttl_ms = c->session.granted_ttl_ms,
         .jeopardy = c->session.jeopardy,
         .connected = p != NULL,
         .leader_id = c->route.leader_id,
+        .node_id = p != NULL ? p->node_id : 0,
         .n_pending = c->commands.n,
         .n_keepalives = c->n_keepalives,
         .n_retries = c->n_retries,

@@ -169,10 +169,13 @@ bool client_session_jeopardy(const struct client *c);
 struct client_info {
     uint64_t session_id;               /* 0 = none now. */
     uint64_t session_deadline_boot_ns; /* Own deadline of the session; 0 = none. */
+    uint64_t session_acked_boot_ns; /* When the last acknowledged keepalive was sent; 0 = none. */
+    bool session_lost;              /* By our own deadline; the cluster may have kept it. */
     uint64_t session_ttl_ms;
     bool jeopardy;
     bool connected;
     uint64_t leader_id;    /* 0 = unknown. */
+    uint64_t node_id;      /* That we are connected to; 0 = none. */
     char address[300];     /* That we are connected to. */
     char error[200];       /* Why the last connection attempt failed; "" = none did. */
     uint64_t n_pending;    /* Commands without an answer. */
@@ -181,5 +184,38 @@ struct client_info {
     uint64_t n_reconnects;
 };
 struct client_info client_info(const struct client *c);
+
+/* ---- Figures since the client was made, for metrics ------------------------------------- */
+
+#define CLIENT_LATENCY_BUCKETS  20u
+#define CLIENT_LATENCY_FIRST_US UINT64_C(32) /* Bucket i: up to 32 us << i; the rest behind. */
+#define CLIENT_FAILURE_REASONS  6u
+
+struct client_latency {
+    uint64_t buckets[CLIENT_LATENCY_BUCKETS + 1]; /* Not cumulative; the last has no bound. */
+    uint64_t sum_ns;
+    uint64_t n;                                /* Answered by the cluster. */
+    uint64_t failures[CLIENT_FAILURE_REASONS]; /* By client_failure_names. */
+};
+
+/* Queries and commands, each from being sent first to its answer; a command that waits in the
+ * cluster's queue: to being queued.  Exact to what the loop does in one turn. */
+struct client_stats {
+    struct client_latency queries;
+    struct client_latency commands;
+};
+extern const char *const client_failure_names[CLIENT_FAILURE_REASONS];
+const struct client_stats *client_stats(const struct client *c);
+
+/* A node that the client knows of, for people. */
+struct client_node {
+    uint64_t node_id; /* 0 = not known yet. */
+    char address[300];
+    bool connected;
+    bool leads; /* Commands go there. */
+};
+
+/* Fill in at most `max`.  Return: how many. */
+unsigned client_nodes(const struct client *c, struct client_node *ret_nodes, unsigned max);
 
 #endif

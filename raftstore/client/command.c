@@ -118,6 +118,11 @@ static void owner_unref(struct client *c, uint64_t key)
     free(b);
 }
 
+static bool makes_hold(unsigned op)
+{
+    return op == WIRE_OP_ACQUIRE || op == WIRE_OP_LINK;
+}
+
 /* ---- Birth and end --------------------------------------------------------------------- */
 
 static struct command *command_new(struct client *c, const Hf__Command *command)
@@ -212,10 +217,20 @@ static void finish(struct client *c, struct command *k, int status, const Hf__Re
         uint64_t by_best = deadline_boot_ns(&c->pair, r->deadline_ns);
         out.deadline_boot_ns = by_own > by_best ? by_own : by_best;
     }
+    if (status != 0 && !k->internal && !k->orphan)
+        stats_failed(&c->stats.commands, status);
     remove_command(c, k);
     if (k->cb != NULL)
         k->cb(k->arg, &out);
     free(k);
+}
+
+/* The cluster has answered a request for the first time. */
+static void count_answer(struct client *c, struct command *k)
+{
+    if (!k->internal && !k->orphan && !k->counted)
+        stats_answered(c, &c->stats.commands, k->sent_boot_ns);
+    k->counted = true;
 }
 
 static void finish_code(struct client *c, struct command *k, uint32_t code)
@@ -345,6 +360,7 @@ void commands_on_gap(struct client *c)
 static void on_queued(struct client *c, struct command *k)
 {
     bool first = k->state != COMMAND_QUEUED;
+    count_answer(c, k);
     set_state(c, k, COMMAND_QUEUED);
     k->n_tries = 0;
     set_timer(c, k, client_after_ms(c, QUEUED_REPEAT_MS + random_below(&c->random, 5000)));
@@ -372,9 +388,10 @@ static void on_cancel_done(struct client *c, uint64_t target_id, uint32_t code)
 
 static void on_final(struct client *c, struct command *k, const Hf__Result *r)
 {
-    bool granted = r->code == WIRE_CODE_OK && k->op == WIRE_OP_ACQUIRE;
+    bool granted = r->code == WIRE_CODE_OK && makes_hold(k->op);
     uint64_t target = k->op == WIRE_OP_CANCEL ? k->target_id : 0;
     uint32_t code = r->code;
+    count_answer(c, k);
     if (k->orphan && granted)
         undo_grant(c, k, r);
     if (r->token > c->commands.token_max)
@@ -488,11 +505,12 @@ static void time_out(struct client *c, struct command *k)
     struct client_result out = {.status = k->was_busy ? -EBUSY : -ETIMEDOUT,
                                 .sent_boot_ns = k->sent_boot_ns};
     client_result_cb cb = k->cb;
-    if (k->op != WIRE_OP_ACQUIRE || k->n_unresolved == 0) {
+    if (!makes_hold(k->op) || k->n_unresolved == 0) {
         finish(c, k, out.status, NULL);
         commands_pump(c);
         return;
     }
+    stats_failed(&c->stats.commands, out.status);
     k->cb = NULL;
     k->orphan = true;
     owner_ref(c, k->owner_key);
@@ -549,13 +567,14 @@ void client_cancel(struct client *c, uint64_t handle)
 static void undo_grant(struct client *c, const struct command *k, const Hf__Result *r)
 {
     Hf__Command *was = hf__command__unpack(NULL, k->body_bytes, k->body);
-    assert(was != NULL); /* Packed by ourselves. */
-    for (size_t i = 0; i < was->n_paths && r->token > k->token_before; i++) {
+    assert(was != NULL);                          /* Packed by ourselves. */
+    size_t first = k->op == WIRE_OP_LINK ? 1 : 0; /* Its first path is where it linked from. */
+    for (size_t i = first; i < was->n_paths && r->token > k->token_before; i++) {
         Hf__Command command = HF__COMMAND__INIT;
         command.op = WIRE_OP_RELEASE;
         command.paths = &was->paths[i];
         command.n_paths = 1;
-        command.token = r->token + i;
+        command.token = r->token + i - first;
         struct command *release = add_internal(c, &command);
         release->undo = true;
         release->owner_key = k->owner_key;

@@ -5,6 +5,7 @@
  *     command.c  commands: sequence numbers, repeats, waits, orphans
  *     request.c  queries and admin requests
  *     watch.c    the subscription: what the cluster pushes, resumed by index
+ *     stats.c    figures for metrics
  *     client.c   the public functions and what ties the parts together
  *
  * A frame's id comes from one counter, so an answer is looked up without knowing what it answers.
@@ -147,6 +148,7 @@ struct command {
     bool internal;           /* Ours: cancel and release of orphans. */
     bool many;               /* Several paths. */
     bool was_busy;           /* Refused for load last. */
+    bool counted;            /* In the statistics: it was queued. */
     uint64_t session_id;     /* Of seq. */
     uint64_t seq;            /* 0 = not yet assigned. */
     uint64_t target_id;      /* A cancel: the command that is to be canceled. */
@@ -217,6 +219,7 @@ struct request {
     struct peer *peer; /* Whom it was asked of; NULL = to be sent. */
     uint64_t serial;   /* On which connection. */
     uint64_t timeout_ms;
+    uint64_t began_boot_ns;
     uint64_t deadline_ns; /* Boot time; UINT64_MAX = none. */
     unsigned n_tries;
     char text[200]; /* The last failure's sentence. */
@@ -292,6 +295,16 @@ bool watch_on_reply(struct client *c, uint64_t id, const Hf__SubscribeReply *r);
 bool watch_on_failure(struct client *c, uint64_t id);
 void watch_on_events(struct client *c, const Hf__Events *events);
 
+/* ---- stats.c ---------------------------------------------------------------------------- */
+
+/* Answered by the cluster just now.
+ *
+ * @sent_boot_ns: when it was sent first; 0 = it never was, and does not count. */
+void stats_answered(struct client *c, struct client_latency *l, uint64_t sent_boot_ns);
+
+/* Not answered, or refused as a request. */
+void stats_failed(struct client_latency *l, int status);
+
 /* ---- client.c --------------------------------------------------------------------------- */
 
 struct client {
@@ -307,6 +320,7 @@ struct client {
     struct requests requests;
     struct watch watch;
     struct deadline_pair pair;
+    struct client_stats stats;
     uint64_t id_next;
     uint64_t n_keepalives;
     uint64_t n_retries;
@@ -332,8 +346,9 @@ void client_on_session_closed(struct client *c);
 
 void client_unref(struct client *c);
 
-/* A time-out as an instant of boot time, saturating. */
+/* A time-out, from now or from an instant on, as an instant of boot time, saturating. */
 uint64_t client_after_ms(const struct client *c, uint64_t ms);
+uint64_t client_later_ms(uint64_t boot_ns, uint64_t ms);
 
 /* base_ms doubled `tries` times, at most max_ms, half of it random. */
 uint64_t client_backoff_ms(struct client *c, uint64_t base_ms, uint64_t max_ms, unsigned tries);

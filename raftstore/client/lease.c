@@ -27,7 +27,6 @@ struct renewal {
     struct client_lease *lease; /* NULL once that is gone or lost. */
     struct client *client;
     uint64_t token;
-    bool moved;    /* The lease was renamed meanwhile. */
     uint8_t *path; /* Owned, from the moment that the lease is lost; else NULL. */
     size_t path_bytes;
 };
@@ -110,6 +109,7 @@ static void take_back(const struct renewal *n)
     Hf__Command command = HF__COMMAND__INIT;
     ProtobufCBinaryData path = {n->path_bytes, n->path};
     command.op = WIRE_OP_RELEASE;
+    command.flags = WIRE_F_ANYWHERE;
     command.paths = &path;
     command.n_paths = 1;
     command.token = n->token;
@@ -121,7 +121,6 @@ static void on_renewed(void *arg, const struct client_result *r)
 {
     struct renewal *n = arg;
     struct client_lease *l = n->lease;
-    bool moved = n->moved;
     if (n->path != NULL && r->status == 0 && r->result->code == WIRE_CODE_OK)
         take_back(n);
     renewal_free(n);
@@ -139,10 +138,6 @@ static void on_renewed(void *arg, const struct client_result *r)
     case WIRE_CODE_NOT_HELD:
     case WIRE_CODE_NOT_OWNER:
     case WIRE_CODE_INVALID:
-        if (moved) {
-            plan(l, 0); /* It asked at the old path. */
-            break;
-        }
         lose(l, r->result->code);
         break;
     default: /* Our session ended (the lease did not), a bound, ...: try again. */
@@ -158,6 +153,7 @@ static void on_renew(struct boot_timer *t)
     Hf__Command command = HF__COMMAND__INIT;
     ProtobufCBinaryData path = {l->path_bytes, l->path};
     command.op = WIRE_OP_RENEW;
+    command.flags = WIRE_F_ANYWHERE; /* It may be renamed just now. */
     command.paths = &path;
     command.n_paths = 1;
     command.token = l->token;
@@ -245,8 +241,6 @@ void client_lease_moved(struct client_lease *l, struct bytes path)
     free(l->path);
     l->path = xmemdup(path.data, path.size);
     l->path_bytes = path.size;
-    if (l->renewal != NULL)
-        l->renewal->moved = true;
 }
 
 uint64_t client_lease_stamp_ns(const struct client_lease *l)

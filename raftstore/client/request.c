@@ -41,6 +41,10 @@ static void finish(struct request *q, struct client_reply *reply)
     HASH_DELETE(hh, c->requests.by_id, q);
     c->requests.n--;
     boot_timer_stop(&c->timers, &q->timer);
+    if (!q->admin && reply->status == 0)
+        stats_answered(c, &c->stats.queries, q->began_boot_ns);
+    else if (!q->admin)
+        stats_failed(&c->stats.queries, reply->status);
     if (reply->text == NULL)
         reply->text = q->text;
     if (q->cb != NULL)
@@ -226,7 +230,8 @@ static int request_add(struct client *c,
     q->body_bytes = size;
     q->id = c->id_next++;
     q->timeout_ms = timeout_ms;
-    q->deadline_ns = client_after_ms(c, timeout_ms);
+    q->began_boot_ns = clock_boot_ns(c->config.clock);
+    q->deadline_ns = client_later_ms(q->began_boot_ns, timeout_ms);
     q->timer = (struct boot_timer){.cb = on_timer, .arg = q};
     q->cb = cb;
     q->arg = arg;

@@ -458,6 +458,21 @@ struct peer *route_any(struct client *c)
     return NULL;
 }
 
+unsigned client_nodes(const struct client *c, struct client_node *ret_nodes, unsigned max)
+{
+    const struct route *r = &c->route;
+    unsigned n = 0;
+    for (; n < r->n_peers && n < max; n++) {
+        const struct peer *p = r->peers[n];
+        ret_nodes[n] =
+            (struct client_node){.node_id = p->node_id,
+                                 .connected = p->conn != NULL && client_conn_ready(p->conn),
+                                 .leads = p == r->primary};
+        (void)snprintf(ret_nodes[n].address, sizeof ret_nodes[n].address, "%s", p->text);
+    }
+    return n;
+}
+
 void route_not_leader(struct client *c, struct peer *p, uint64_t leader_id, const char *address)
 {
     struct peer *leader = learn(c, leader_id, address);

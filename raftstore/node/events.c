@@ -40,6 +40,7 @@ struct events {
     uint64_t now_ms;
     uint64_t serial; /* Counts effects: a subscriber gets each only once. */
     unsigned n_subs;
+    struct events_counts counts;
     struct sub_list by_session[N_BUCKETS];
     struct sub_list with_prefixes;
     struct buf field; /* One encoded event. */
@@ -232,6 +233,7 @@ static void deliver_to(struct events *e,
     sub->last_serial = e->serial;
     if (field->data == NULL)
         *field = encode(e, index, stamp_ns, f, wall_offset_ns);
+    e->counts.delivered++;
     sub->deliver(sub->arg, *field);
 }
 
@@ -254,6 +256,35 @@ static void publish(struct events *e,
         deliver_to(e, sub, index, stamp_ns, f, wall_offset_ns, &field);
 }
 
+static void count(struct events_counts *n, const struct lock_effect *f)
+{
+    switch (f->type) {
+    case LOCK_EFFECT_GRANTED:
+    case LOCK_EFFECT_CONVERTED:
+        n->grants++;
+        break;
+    case LOCK_EFFECT_QUEUED:
+        n->waits++;
+        break;
+    case LOCK_EFFECT_REFUSED:
+        n->refusals++;
+        break;
+    case LOCK_EFFECT_RENEWED:
+        n->renewals++;
+        break;
+    case LOCK_EFFECT_ENDED:
+        n->releases += f->code == LOCK_RELEASED;
+        n->expiries += f->code == LOCK_EXPIRED;
+        n->other_ends += f->code != LOCK_RELEASED && f->code != LOCK_EXPIRED;
+        break;
+    case LOCK_EFFECT_SESSION_ENDED:
+        n->sessions_ended++;
+        break;
+    default:
+        break;
+    }
+}
+
 void events_add(struct events *e,
                 uint64_t index,
                 uint64_t stamp_ns,
@@ -262,6 +293,7 @@ void events_add(struct events *e,
 {
     for (size_t i = 0; i < effects->n; i++) {
         ring_add(e, index, stamp_ns, &effects->list[i]);
+        count(&e->counts, &effects->list[i]);
         if (e->n_subs > 0)
             publish(e, index, stamp_ns, &effects->list[i], wall_offset_ns);
     }
@@ -334,6 +366,11 @@ void events_replay(struct events *e, struct events_sub *sub, int64_t wall_offset
 unsigned events_n_subs(const struct events *e)
 {
     return e->n_subs;
+}
+
+struct events_counts events_counts(const struct events *e)
+{
+    return e->counts;
 }
 
 uint64_t events_bytes(const struct events *e)

@@ -71,4 +71,18 @@ void events_replay(struct events *e, struct events_sub *sub, int64_t wall_offset
 unsigned events_n_subs(const struct events *e);
 uint64_t events_bytes(const struct events *e); /* Memory of the ring. */
 
+/* Effects of applied commands, since the start of this node. */
+struct events_counts {
+    uint64_t grants; /* Conversions too. */
+    uint64_t waits;
+    uint64_t refusals; /* Of requests that had waited. */
+    uint64_t renewals;
+    uint64_t releases;
+    uint64_t expiries;
+    uint64_t other_ends; /* Broken, ended with a session, ... */
+    uint64_t sessions_ended;
+    uint64_t delivered; /* To subscribers: one to each. */
+};
+struct events_counts events_counts(const struct events *e);
+
 #endif

@@ -112,6 +112,7 @@ struct listener_stats {
     unsigned subscribers;
     uint64_t output_bytes;                         /* Not yet taken by clients. */
     uint64_t accepted, refused_busy, dropped_slow; /* Since start. */
+    uint64_t keepalives;                           /* Of sessions: accepted since start. */
     uint64_t command_p50_us, command_p99_us;       /* Arrival to answer, recent. */
 };
 struct listener_stats listener_stats(const struct listener *l);

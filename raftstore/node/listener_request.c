@@ -141,7 +141,9 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
     if (status != REPLICA_OK) {
         end(l, r);
         fail_status(c, frame_id, status, NULL);
+        return;
     }
+    l->stats.keepalives += checked.op == LOCK_OP_SESSION_KEEPALIVE;
 }
 
 /* A query with its bytes in one block of memory. */

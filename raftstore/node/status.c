@@ -4,6 +4,7 @@
 #include "raftstore/base/clock.h"
 #include "raftstore/lock/view.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,7 +69,7 @@ Hf__Counts *status_counts(struct node *n, struct arena *arena)
     return out;
 }
 
-#define METRICS_MAX 24
+#define METRICS_MAX 40
 
 static void metric(Hf__Status *s, struct arena *arena, const char *name, uint64_t value)
 {
@@ -76,6 +77,7 @@ static void metric(Hf__Status *s, struct arena *arena, const char *name, uint64_
     hf__metric__init(m);
     m->name = (char *)(uintptr_t)name; /* Only read by the packer. */
     m->value = value;
+    assert(s->n_metrics < METRICS_MAX);
     s->metrics[s->n_metrics++] = m;
 }
 
@@ -84,6 +86,7 @@ metrics_fill(struct node *n, struct arena *arena, const struct listener_stats *l
 {
     struct store_stats st = store_stats(n->store);
     struct replica_view v = replica_view(n->replica);
+    struct events_counts e = events_counts(n->events);
     s->metrics = arena_alloc(arena, METRICS_MAX * sizeof(Hf__Metric *));
     metric(s, arena, "stall_cpu_max_us", n->stall.cpu_max_ns / NS_PER_US);
     metric(s, arena, "requests_inflight", l->requests);
@@ -102,6 +105,16 @@ metrics_fill(struct node *n, struct arena *arena, const struct listener_stats *l
     metric(s, arena, "store_free_bytes", st.free_bytes);
     metric(s, arena, "shadow_backlog_bytes", shadow_backlog_bytes(n->shadow));
     metric(s, arena, "events_ring_bytes", events_bytes(n->events));
+    metric(s, arena, "session_keepalives", l->keepalives);
+    metric(s, arena, "grants", e.grants);
+    metric(s, arena, "waits", e.waits);
+    metric(s, arena, "refusals", e.refusals);
+    metric(s, arena, "renewals", e.renewals);
+    metric(s, arena, "releases", e.releases);
+    metric(s, arena, "expiries", e.expiries);
+    metric(s, arena, "other_ends", e.other_ends);
+    metric(s, arena, "sessions_ended", e.sessions_ended);
+    metric(s, arena, "notifications", e.delivered);
     s->store_p50_us = st.commit_p50_us;
     s->store_p99_us = st.commit_p99_us;
 }

@@ -90,12 +90,16 @@ def test_names(m):
     take(odd)
     assert os.path.basename(odd) in os.listdir(os.fsencode(m.dir))
     os.unlink(odd)
+    with fails("EEXIST"):
+        acquire(m.path(".holdfast"))  # fs_control.py.
+    os.mkdir(m.path("sub"))
     with fails("EPERM"):
-        acquire(m.path(".holdfast"))
+        acquire(m.path("sub", ".holdfast"))
     with fails("EPERM"):
-        os.mkdir(m.path(".holdfast"))
+        os.mkdir(m.path("sub", ".holdfast"))
     with fails("ENOENT"):
-        os.stat(m.path(".holdfast"))
+        os.stat(m.path("sub", ".holdfast"))
+    os.rmdir(m.path("sub"))
     names = []
     for _ in range(15):
         names.append("d")

@@ -2,6 +2,7 @@
 import errno
 import fcntl
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -109,6 +110,46 @@ def test_wait_and_handoff(m):
     assert waiter.communicate(timeout=5)[0] == "got\n"
     os.close(a)
     free(p)
+
+
+def test_reused_open_file(m):
+    """The kernel names an open file by its address, and tells of its end in the background: a new
+    open file of the same name may lock before the daemon hears that the old one is gone."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})  # The address that was freed last comes first.
+    locks = {"flock": lambda fd: fcntl.flock(fd, SH | NB),
+             "ofd": lambda fd: setlk(fd, fcntl.F_RDLCK, 0, 0, fcntl.F_OFD_SETLK)}
+
+    def old(p, take_lock):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+        files = [opened(p) for _ in range(1000)]
+        for i, fd in enumerate(files):
+            take_lock(fd)
+            os.dup2(fd, 3500 - i)  # They are closed, and freed, by number.
+            os.close(fd)
+
+    def holders(p):
+        with open(p, encoding="utf-8") as f:
+            return f.read().count("owner=")
+
+    try:
+        for i in range(3, 7):
+            kind = "ofd" if i % 2 else "flock"
+            p = m.path("reused-" + kind)
+            keep = opened(p)
+            locks[kind](keep)
+            in_child(lambda p=p, kind=kind: old(p, locks[kind]))
+            others = [os.open("/dev/null", os.O_RDONLY) for _ in range(2 * i)]
+            new = opened(p)
+            locks[kind](new)
+            wait_until(lambda p=p: holders(p) <= 2, 20)
+            time.sleep(0.05)
+            assert holders(p) == 2, "%s: the lock of %d went with another" % (kind, new)
+            for fd in others + [new, keep]:
+                os.close(fd)
+            free(p)
+    finally:
+        os.sched_setaffinity(0, cpus)
 
 
 def test_flock_program(m):
