@@ -62,7 +62,7 @@ static void format_value(const Hf__Hold *h, enum xattr what, struct buf *out)
         buf_printf(out, "%" PRIu64, h->remaining_ms);
         break;
     case XATTR_MODE:
-        buf_printf(out, "%s", wire_mode_name(h->mode));
+        buf_printf(out, "%s", wire_hold_mode_name(h->mode, h->limit));
         break;
     case XATTR_COUNT:
         break;

@@ -43,12 +43,13 @@ static ProtobufCBinaryData host_of(const Hf__Hold *h)
                          : (ProtobufCBinaryData){(size_t)(slash - h->owner.data), h->owner.data};
 }
 
-static void report_hold(const Hf__Hold *h, uint64_t n_waiters, struct buf *out)
+static void report_hold(const Hf__Hold *h, const Hf__Node *node, struct buf *out)
 {
+    uint64_t n_holds = node->holds_total > node->n_holds ? node->holds_total : node->n_holds;
     add_value(out, "owner", h->owner);
     buf_printf(out, "pid=%" PRIu32 "\n", h->pid);
     add_value(out, "host", host_of(h));
-    buf_printf(out, "mode=%s\n", wire_mode_name(h->mode));
+    buf_printf(out, "mode=%s\n", wire_hold_mode_name(h->mode, h->limit));
     buf_printf(out, "token=%" PRIu64 "\n", h->token);
     buf_printf(out, "since=");
     report_time(h->since_wall_ms, out);
@@ -56,7 +57,11 @@ static void report_hold(const Hf__Hold *h, uint64_t n_waiters, struct buf *out)
     report_time(h->expires_wall_ms, out);
     buf_printf(out, "\nremaining_ms=%" PRIu64 "\n", h->remaining_ms);
     buf_printf(out, "ttl_ms=%" PRIu64 "\n", h->ttl_ms);
-    buf_printf(out, "waiters=%" PRIu64 "\n", n_waiters);
+    if (h->limit != 0)
+        buf_printf(out, "limit=%" PRIu32 "\n", h->limit);
+    if (h->limit != 0 || n_holds > 1)
+        buf_printf(out, "holders=%" PRIu64 "\n", n_holds);
+    buf_printf(out, "waiters=%" PRIu64 "\n", node->waiters_total);
     add_value(out, "note", h->note);
 }
 
@@ -65,6 +70,6 @@ void report_node(const Hf__Node *node, struct buf *out)
     for (size_t i = 0; i < node->n_holds; i++) {
         if (i > 0)
             buf_add(out, "\n", 1);
-        report_hold(node->holds[i], node->waiters_total, out);
+        report_hold(node->holds[i], node, out);
     }
 }

@@ -8,7 +8,9 @@
 
 #include <stdint.h>
 
-/* Append the report of what stands at a path; nothing for a free lock. */
+/* Append the report of what stands at a path; nothing for a free lock.  Of several holders each
+ * has its block, parted by an empty line; "holders=" tells how many there are, and "limit=" how
+ * many a semaphore allows. */
 void report_node(const Hf__Node *node, struct buf *out);
 
 /* Append an instant of the wall clock: "2026-11-24T06:20:01.123Z". */

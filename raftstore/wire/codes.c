@@ -46,6 +46,11 @@ const char *wire_mode_name(uint32_t mode)
     return name_of(names, sizeof names / sizeof names[0], mode);
 }
 
+const char *wire_hold_mode_name(uint32_t mode, uint32_t limit)
+{
+    return limit != 0 ? "semaphore" : wire_mode_name(mode);
+}
+
 const char *wire_kind_name(uint32_t kind)
 {
     static const char *const names[] = {

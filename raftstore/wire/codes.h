@@ -112,6 +112,8 @@ const char *wire_code_name(uint32_t code);
 
 /* Likewise "shared"/"exclusive", and the kind ("api", "excl", "mkdir", ...). */
 const char *wire_mode_name(uint32_t mode);
+/* The mode of a hold or a waiter with this limit: "semaphore" if it has one. */
+const char *wire_hold_mode_name(uint32_t mode, uint32_t limit);
 const char *wire_kind_name(uint32_t kind);
 
 #endif

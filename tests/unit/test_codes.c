@@ -109,6 +109,9 @@ static void unknown_numbers_have_a_name_too(void **state)
     assert_string_equal(wire_code_name(UINT32_MAX), "?");
     assert_string_equal(wire_mode_name(0), "?");
     assert_string_equal(wire_mode_name(WIRE_MODE_SHARED), "shared");
+    assert_string_equal(wire_hold_mode_name(WIRE_MODE_SHARED, 0), "shared");
+    assert_string_equal(wire_hold_mode_name(WIRE_MODE_EXCLUSIVE, 0), "exclusive");
+    assert_string_equal(wire_hold_mode_name(WIRE_MODE_EXCLUSIVE, 3), "semaphore");
     assert_string_equal(wire_kind_name(WIRE_KIND_OFD), "ofd");
     assert_string_equal(wire_kind_name(7), "?");
 }

@@ -85,6 +85,16 @@ static void test_one(void **state)
     assert_report(&node, EXAMPLE "note=a\\x0ab=\\x7f\\x5c\\x00c\xc3\xa4\n");
 }
 
+/* The same with the lines about several holders. */
+static void add_block(struct buf *out, const char *mode, const char *lines)
+{
+    buf_printf(out,
+               "%sowner=db1/5f0c21aa/4242.81733/1\npid=4242\nhost=db1\nmode=%s\ntoken=17\n"
+               "since=2026-10-26T08:00:00.120Z\nexpires=2026-10-26T08:00:30.005Z\n"
+               "remaining_ms=29411\nttl_ms=30000\n%swaiters=2\nnote=4242\n",
+               out->size > 0 ? "\n" : "", mode, lines);
+}
+
 static void test_several(void **state)
 {
     Hf__Node node = HF__NODE__INIT;
@@ -95,7 +105,37 @@ static void test_several(void **state)
     node.holds = holds;
     node.n_holds = 2;
     node.waiters_total = 2;
-    assert_report(&node, EXAMPLE "note=4242\n\n" EXAMPLE "note=4242\n");
+    struct buf expected = BUF_INIT;
+    add_block(&expected, "exclusive", "holders=2\n");
+    add_block(&expected, "exclusive", "holders=2\n");
+    buf_add(&expected, "", 1);
+    assert_report(&node, (const char *)expected.data);
+    buf_deinit(&expected);
+}
+
+static void test_semaphore(void **state)
+{
+    Hf__Node node = HF__NODE__INIT;
+    Hf__Hold hold = example_hold();
+    Hf__Hold *holds[] = {&hold, &hold};
+    struct buf expected = BUF_INIT;
+    (void)state;
+    hold.limit = 5;
+    node.type = WIRE_NODE_LOCK;
+    node.holds = holds;
+    node.n_holds = 1;
+    node.waiters_total = 2;
+    add_block(&expected, "semaphore", "limit=5\nholders=1\n");
+    buf_add(&expected, "", 1);
+    assert_report(&node, (const char *)expected.data);
+    expected.size = 0;
+    node.n_holds = 2;
+    node.holds_total = 1500; /* More than are listed. */
+    add_block(&expected, "semaphore", "limit=5\nholders=1500\n");
+    add_block(&expected, "semaphore", "limit=5\nholders=1500\n");
+    buf_add(&expected, "", 1);
+    assert_report(&node, (const char *)expected.data);
+    buf_deinit(&expected);
 }
 
 static void test_errno(void **state)
@@ -139,7 +179,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_free_lock), cmocka_unit_test(test_host_of_owner),
         cmocka_unit_test(test_one),       cmocka_unit_test(test_several),
-        cmocka_unit_test(test_errno),
+        cmocka_unit_test(test_semaphore), cmocka_unit_test(test_errno),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,18 +13,24 @@
 #include "raftstore/wire/pack.h"
 
 #include <jansson.h>
+#include <signal.h>
 
 /* Exit codes; those above 63 are of sysexits(3). */
 enum cli_exit {
     EXIT_DONE = 0,
-    EXIT_REFUSED = 1,      /* Held by somebody else, not held, forbidden by a rule. */
-    EXIT_USAGE = 2,        /* Wrong arguments. */
-    EXIT_NOTHING = 66,     /* show: nothing is there. */
-    EXIT_AWAY = 69,        /* No node answers, or no leader. */
-    EXIT_CANT_WRITE = 73,  /* snapshot save: the file. */
-    EXIT_TIMED_OUT = 75,   /* --wait or --timeout ran out. */
-    EXIT_NOT_ALLOWED = 77, /* Not authorised. */
-    EXIT_SIGNAL = 130,     /* Interrupted. */
+    EXIT_REFUSED = 1,          /* Held by somebody else, not held, forbidden by a rule. */
+    EXIT_USAGE = 2,            /* Wrong arguments. */
+    EXIT_NOTHING = 66,         /* show: nothing is there. */
+    EXIT_AWAY = 69,            /* No node answers, or no leader. */
+    EXIT_OS = 71,              /* run: no process could be made. */
+    EXIT_CANT_WRITE = 73,      /* snapshot save: the file. */
+    EXIT_TIMED_OUT = 75,       /* --wait or --timeout ran out; run: held by others. */
+    EXIT_NOT_ALLOWED = 77,     /* Not authorised. */
+    EXIT_NOT_HOLDFAST = 78,    /* run: the file is not on a mount. */
+    EXIT_LOST = 79,            /* run: the locks were lost before the command ended. */
+    EXIT_NOT_EXECUTABLE = 126, /* run: the command. */
+    EXIT_NOT_FOUND = 127,      /* run: the command. */
+    EXIT_SIGNAL = 130,         /* Interrupted. */
 };
 
 struct cli {
@@ -42,10 +48,22 @@ struct cli {
     /* Options of acquire, renew, release, break. */
     uint64_t ttl_ms;  /* 0 = not given. */
     uint64_t wait_ms; /* 0 = don't wait. */
+    bool wait_given;
     bool shared;
+    uint64_t limit;    /* Of a semaphore; 0 = not given. */
     uint64_t token;    /* 0 = not given. */
     const char *owner; /* NULL = not given. */
     const char *note;
+    /* Of run. */
+    char **command;            /* Behind "--", ended by NULL; NULL = none. */
+    int loss_signal;           /* 0 = not given. */
+    bool own_signals;          /* It looks after the signals itself. */
+    uint64_t session_ttl_ms;   /* 0 = the usual. */
+    struct sigaction old_pipe; /* What SIGPIPE did at the start. */
+    void (*on_session)(void *arg, enum client_session_event event); /* NULL = none. */
+    void (*on_event)(void *arg, const Hf__Event *event); /* Of the session; NULL = none. */
+    void (*on_gap)(void *arg);
+    void *watch_arg;
 };
 
 /* ---- connect.c -------------------------------------------------------------------------- */
@@ -61,6 +79,16 @@ int cli_connect(struct cli *cli, bool with_session);
  * @ret_path: owned by the caller.
  * Return: EXIT_DONE; EXIT_USAGE with a sentence printed. */
 int cli_path(struct cli *cli, const char *argument, char **ret_path);
+
+/* The addresses of the cluster whose mount has its root here; owned.  NULL with errno set: ENODATA,
+ * ENOTSUP, ...: it is no such directory. */
+char *cli_cluster_of(const char *directory);
+
+/* May this be a lock's name? */
+bool cli_path_valid(const char *path);
+
+/* Say that it may not.  Return: EXIT_USAGE. */
+int cli_fail_name(const char *argument);
 
 /* Close the client (ends its session). */
 void cli_disconnect(struct cli *cli);
@@ -107,6 +135,8 @@ int text_duration(const char *text, uint64_t *ret_ms);
 /* The other way: "1h30m", "2.5s", "80ms". */
 const char *text_of_duration(uint64_t ms, char out[32]);
 int text_number(const char *text, uint64_t *ret_number);
+/* "TERM", "SIGTERM" or "15".  Return: the number, or -EINVAL. */
+int text_signal(const char *text);
 /* "2026-11-24T06:20:01Z". */
 const char *text_of_wall(uint64_t wall_ms, char out[32]);
 /* Append bytes for people: control characters, backslashes and what is no UTF-8 as \xNN. */
@@ -141,6 +171,7 @@ int cli_acquire(struct cli *cli, int n, char **words);
 int cli_renew(struct cli *cli, int n, char **words);
 int cli_release(struct cli *cli, int n, char **words);
 int cli_break(struct cli *cli, int n, char **words);
+int cli_run_command(struct cli *cli, int n, char **words);
 int cli_snapshot(struct cli *cli, int n, char **words);
 int cli_member(struct cli *cli, int n, char **words);
 int cli_leader(struct cli *cli, int n, char **words);

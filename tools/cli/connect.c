@@ -15,8 +15,7 @@
 
 /* ---- Finding the cluster --------------------------------------------------------------- */
 
-/* The cluster's addresses by a mount point.  Return: owned text; NULL with errno set. */
-static char *cluster_of(const char *directory)
+char *cli_cluster_of(const char *directory)
 {
     char value[4096];
     ssize_t n = getxattr(directory, XATTR_CLUSTER, value, sizeof value - 1);
@@ -31,7 +30,7 @@ static int find_cluster(struct cli *cli)
     const char *mount = cli->mount != NULL ? cli->mount : DEFAULT_MOUNT;
     if (cli->cluster != NULL)
         return EXIT_DONE;
-    cli->cluster = cluster_of(mount);
+    cli->cluster = cli_cluster_of(mount);
     if (cli->cluster != NULL)
         return EXIT_DONE;
     if (errno == ENODATA || errno == ENOTSUP || errno == ENOENT)
@@ -51,7 +50,7 @@ static bool component_valid(const char *name, size_t n)
 }
 
 /* The rules of the lock table, so that a mistake is told here, in one sentence. */
-static bool path_valid(const char *path)
+bool cli_path_valid(const char *path)
 {
     unsigned n_components = 0;
     if (strlen(path) > WIRE_PATH_BYTES_MAX)
@@ -76,7 +75,7 @@ static int through_mount(struct cli *cli, const char *argument, char **ret_path)
     memcpy(directory, argument, n + 1);
     for (char *slash = directory + n; slash != NULL; slash = strrchr(directory, '/')) {
         *slash = '\0';
-        char *cluster = cluster_of(slash == directory ? "/" : directory);
+        char *cluster = cli_cluster_of(slash == directory ? "/" : directory);
         if (cluster != NULL) {
             const char *rest = argument + (slash - directory);
             rest += strspn(rest, "/");
@@ -92,6 +91,14 @@ static int through_mount(struct cli *cli, const char *argument, char **ret_path)
                     argument);
 }
 
+int cli_fail_name(const char *argument)
+{
+    return cli_fail(EXIT_USAGE,
+                    "%s can't be a lock's name: up to 16 parts of 1 to 255 bytes between single "
+                    "slashes, 1023 bytes in all, and none of '.', '..' and '.holdfast'",
+                    argument);
+}
+
 int cli_path(struct cli *cli, const char *argument, char **ret_path)
 {
     char *path = NULL;
@@ -100,13 +107,9 @@ int cli_path(struct cli *cli, const char *argument, char **ret_path)
         code = through_mount(cli, argument, &path);
     else
         path = xstrdup(argument);
-    if (code == EXIT_DONE && path != NULL && path[0] != '\0' && !path_valid(path)) {
+    if (code == EXIT_DONE && path != NULL && path[0] != '\0' && !cli_path_valid(path)) {
         free(path);
-        return cli_fail(
-            EXIT_USAGE,
-            "%s can't be a lock's name: up to 16 parts of 1 to 255 bytes between single "
-            "slashes, 1023 bytes in all, and none of '.', '..' and '.holdfast'",
-            argument);
+        return cli_fail_name(argument);
     }
     *ret_path = path;
     return code;
@@ -142,7 +145,14 @@ int cli_connect(struct cli *cli, bool with_session)
         .loop = &cli->loop,
         .addresses = cli->cluster,
         .agent = "holdfast/" HOLDFAST_VERSION,
-        .session_ttl_ms = with_session ? SESSION_TTL_MS : 0,
+        .session_ttl_ms = !with_session              ? 0
+                          : cli->session_ttl_ms != 0 ? cli->session_ttl_ms
+                                                     : SESSION_TTL_MS,
+        .events_session = cli->on_event != NULL,
+        .on_session = cli->on_session,
+        .on_event = cli->on_event,
+        .on_gap = cli->on_gap,
+        .arg = cli->watch_arg,
     };
     int rc = client_new(&config, &cli->client);
     if (rc == -EINVAL)
@@ -153,7 +163,8 @@ int cli_connect(struct cli *cli, bool with_session)
     if (rc < 0)
         return cli_fail(EXIT_AWAY, "can't start: %s", strerror(-rc));
     cli->end_mono_ns = clock_mono_ns(clock_system()) + cli->timeout_ms * NS_PER_MS;
-    watch_signals(cli);
+    if (!cli->own_signals)
+        watch_signals(cli);
     return EXIT_DONE;
 }
 
@@ -170,7 +181,7 @@ void cli_disconnect(struct cli *cli)
     while (!cli->client_gone)
         (void)uv_run(&cli->loop, UV_RUN_ONCE);
     cli->client = NULL;
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < 2 && !cli->own_signals; i++)
         uv_close((uv_handle_t *)&cli->signals[i], NULL);
     (void)uv_run(&cli->loop, UV_RUN_DEFAULT);
 }

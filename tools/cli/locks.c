@@ -88,7 +88,10 @@ int cli_acquire(struct cli *cli, int n, char **words)
     command.op = WIRE_OP_ACQUIRE;
     command.flags = WIRE_F_PARENTS;
     command.owner = pack_binary(bytes_str(cli->owner));
+    if (cli->shared && cli->limit != 0)
+        return cli_fail(EXIT_USAGE, "--shared and --limit exclude each other");
     command.mode = cli->shared ? WIRE_MODE_SHARED : WIRE_MODE_EXCLUSIVE;
+    command.limit = (uint32_t)cli->limit;
     command.ttl_ms = cli->ttl_ms != 0 ? cli->ttl_ms : TTL_MS_DEFAULT;
     command.wait_ms = cli->wait_ms;
     command.pid = (uint32_t)getpid();
@@ -194,7 +197,9 @@ static json_t *hold_json(const Hf__Hold *h)
     json_t *o = json_object();
     set_number(o, "token", h->token);
     set_text(o, "owner", h->owner);
-    (void)json_object_set_new(o, "mode", json_string(wire_mode_name(h->mode)));
+    (void)json_object_set_new(o, "mode", json_string(wire_hold_mode_name(h->mode, h->limit)));
+    if (h->limit != 0)
+        set_number(o, "limit", h->limit);
     (void)json_object_set_new(o, "kind", json_string(wire_kind_name(h->kind)));
     set_text(o, "host", h->host);
     set_number(o, "pid", h->pid);
@@ -219,7 +224,9 @@ static json_t *waiter_json(const Hf__Waiter *w)
 {
     json_t *o = json_object();
     set_text(o, "owner", w->owner);
-    (void)json_object_set_new(o, "mode", json_string(wire_mode_name(w->mode)));
+    (void)json_object_set_new(o, "mode", json_string(wire_hold_mode_name(w->mode, w->limit)));
+    if (w->limit != 0)
+        set_number(o, "limit", w->limit);
     (void)json_object_set_new(o, "kind", json_string(wire_kind_name(w->kind)));
     set_text(o, "host", w->host);
     set_number(o, "pid", w->pid);
@@ -241,6 +248,7 @@ static json_t *node_json(const Hf__Node *node)
         set_number(o, "gid", node->gid);
         set_number(o, "perm", node->perm);
     }
+    set_number(o, "n_holds", node->holds_total);
     set_number(o, "n_waiters", node->waiters_total);
     for (size_t i = 0; i < node->n_holds; i++)
         (void)json_array_append_new(holds, hold_json(node->holds[i]));
@@ -262,9 +270,13 @@ static void print_field(const char *key, struct bytes value)
 static void print_one_hold(const Hf__Hold *h)
 {
     char a[32], b[32];
+    char slot[32];
+    (void)snprintf(slot, sizeof slot, "as a slot of %u", h->limit);
     (void)printf("held %s (%s), token %llu\n",
-                 h->mode == WIRE_MODE_SHARED ? "shared" : "exclusively", wire_kind_name(h->kind),
-                 (unsigned long long)h->token);
+                 h->limit != 0                 ? slot
+                 : h->mode == WIRE_MODE_SHARED ? "shared"
+                                               : "exclusively",
+                 wire_kind_name(h->kind), (unsigned long long)h->token);
     print_field("owner", pack_bytes(h->owner));
     (void)printf("  %-10s pid %u, uid %u\n", "process", h->pid, h->uid);
     if (h->host.len > 0)
@@ -296,7 +308,7 @@ static void print_waiters(const Hf__Node *node)
     for (size_t i = 0; i < node->n_waiters; i++) {
         const Hf__Waiter *w = node->waiters[i];
         table_add(&t, pack_bytes(w->owner));
-        table_add(&t, bytes_str(wire_mode_name(w->mode)));
+        table_add(&t, bytes_str(wire_hold_mode_name(w->mode, w->limit)));
         table_add(&t, pack_bytes(w->host));
         table_addf(&t, "%u", w->pid);
         table_add(&t, bytes_str(text_of_wall(w->since_wall_ms, since)));
@@ -326,6 +338,9 @@ static void on_show(void *arg, const struct client_reply *reply)
     } else {
         for (size_t i = 0; i < node->n_holds; i++)
             print_one_hold(node->holds[i]);
+        if (node->holds_total > node->n_holds)
+            (void)printf("and %llu more\n",
+                         (unsigned long long)(node->holds_total - node->n_holds));
         print_waiters(node);
     }
 }
@@ -368,7 +383,7 @@ static void list_lock(struct listing *l, const Hf__Node *node)
     for (size_t i = 0; i < node->n_holds; i++) {
         const Hf__Hold *h = node->holds[i];
         table_add(&l->table, pack_bytes(node->path));
-        table_add(&l->table, bytes_str(wire_mode_name(h->mode)));
+        table_add(&l->table, bytes_str(wire_hold_mode_name(h->mode, h->limit)));
         table_add(&l->table, bytes_str(wire_kind_name(h->kind)));
         table_addf(&l->table, "%llu", (unsigned long long)h->token);
         table_add(&l->table,

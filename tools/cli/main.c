@@ -18,12 +18,18 @@ static const char help[] =
     "  acquire PATH                 take a lease; prints its token; it outlives this program\n"
     "      --ttl DURATION             until it ends unless renewed (30s)\n"
     "      --shared                   shared instead of exclusive\n"
+    "      --limit K                  a semaphore: up to K hold it at once\n"
     "      --wait DURATION            wait in line so long (default: don't)\n"
     "      --owner ID                 whose it is (HOST:PID:UID)\n"
     "      --note TEXT                shown to others\n"
     "  renew PATH --token N|--owner ID [--ttl DURATION]\n"
     "  release PATH --token N|--owner ID\n"
     "  break PATH --token N         take exactly this hold away from its holder\n"
+    "  run PATH... -- CMD [ARG...]  hold locks while CMD runs; PATHs are files on a mount\n"
+    "      --shared, --limit K or --n K, --note TEXT    as for acquire\n"
+    "      --wait DURATION            wait in line so long (default: for ever; 0: don't)\n"
+    "      --ttl DURATION             until they end if this program can't keep them (10s)\n"
+    "      --kill-after-loss SIGNAL   sent to CMD and its children if they are lost (TERM)\n"
     "\n"
     "Cluster:\n"
     "  status                       nodes, leader, term, index, digest, counts, longest stalls\n"
@@ -46,7 +52,9 @@ static const char help[] =
     "\n"
     "Exit codes: 0 done; 1 refused (held, not held, not yours, forbidden by a rule); 2 wrong\n"
     "arguments; 66 nothing there; 69 no node or no leader; 73 file can't be written; 75 time ran\n"
-    "out; 77 not authorised; 130 interrupted.\n";
+    "out; 77 not authorised; 130 interrupted.  run: that of CMD (128+N: ended by signal N), and\n"
+    "75 held by others; 78 not a file on a mount; 79 lost; 126, 127 CMD can't be executed, "
+    "found.\n";
 
 enum option_id {
     OPTION_CLUSTER = 256,
@@ -59,6 +67,8 @@ enum option_id {
     OPTION_TOKEN,
     OPTION_OWNER,
     OPTION_NOTE,
+    OPTION_LIMIT,
+    OPTION_LOSS,
     OPTION_HELP,
     OPTION_VERSION,
 };
@@ -74,6 +84,9 @@ static const struct option options[] = {
     {"token", required_argument, NULL, OPTION_TOKEN},
     {"owner", required_argument, NULL, OPTION_OWNER},
     {"note", required_argument, NULL, OPTION_NOTE},
+    {"limit", required_argument, NULL, OPTION_LIMIT},
+    {"n", required_argument, NULL, OPTION_LIMIT},
+    {"kill-after-loss", required_argument, NULL, OPTION_LOSS},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
     {0},
@@ -85,19 +98,25 @@ static const struct subcommand {
     const char *name;
     int (*run)(struct cli *cli, int n, char **words);
     unsigned allowed; /* Options beyond those of all. */
+    unsigned refused; /* Options of all that it has no use for. */
 } subcommands[] = {
     {"acquire", cli_acquire,
      BIT(OPTION_TTL) | BIT(OPTION_WAIT) | BIT(OPTION_SHARED) | BIT(OPTION_OWNER) |
-         BIT(OPTION_NOTE)},
-    {"break", cli_break, BIT(OPTION_TOKEN)},
-    {"leader", cli_leader, 0},
-    {"ls", cli_ls, 0},
-    {"member", cli_member, 0},
-    {"release", cli_release, BIT(OPTION_TOKEN) | BIT(OPTION_OWNER)},
-    {"renew", cli_renew, BIT(OPTION_TOKEN) | BIT(OPTION_OWNER) | BIT(OPTION_TTL)},
-    {"show", cli_show, 0},
-    {"snapshot", cli_snapshot, 0},
-    {"status", cli_status, 0},
+         BIT(OPTION_NOTE) | BIT(OPTION_LIMIT),
+     0},
+    {"break", cli_break, BIT(OPTION_TOKEN), 0},
+    {"leader", cli_leader, 0, 0},
+    {"ls", cli_ls, 0, 0},
+    {"member", cli_member, 0, 0},
+    {"release", cli_release, BIT(OPTION_TOKEN) | BIT(OPTION_OWNER), 0},
+    {"renew", cli_renew, BIT(OPTION_TOKEN) | BIT(OPTION_OWNER) | BIT(OPTION_TTL), 0},
+    {"run", cli_run_command,
+     BIT(OPTION_TTL) | BIT(OPTION_WAIT) | BIT(OPTION_SHARED) | BIT(OPTION_NOTE) |
+         BIT(OPTION_LIMIT) | BIT(OPTION_LOSS),
+     BIT(OPTION_CLUSTER) | BIT(OPTION_MOUNT) | BIT(OPTION_JSON)},
+    {"show", cli_show, 0, 0},
+    {"snapshot", cli_snapshot, 0, 0},
+    {"status", cli_status, 0, 0},
 };
 
 static int set_duration(const char *name, const char *text, uint64_t min_ms, uint64_t *ret_ms)
@@ -128,6 +147,7 @@ static int set_option(struct cli *cli, int id)
     case OPTION_TTL:
         return set_duration("ttl", optarg, WIRE_TTL_MS_MIN, &cli->ttl_ms);
     case OPTION_WAIT:
+        cli->wait_given = true;
         return set_duration("wait", optarg, 0, &cli->wait_ms);
     case OPTION_SHARED:
         cli->shared = true;
@@ -141,6 +161,17 @@ static int set_option(struct cli *cli, int id)
         return EXIT_DONE;
     case OPTION_NOTE:
         cli->note = optarg;
+        return EXIT_DONE;
+    case OPTION_LIMIT:
+        if (text_number(optarg, &cli->limit) < 0 || cli->limit == 0 ||
+            cli->limit > WIRE_SEMAPHORE_MAX)
+            return cli_fail(EXIT_USAGE, "--limit %s: not a number from 1 to %u", optarg,
+                            WIRE_SEMAPHORE_MAX);
+        return EXIT_DONE;
+    case OPTION_LOSS:
+        cli->loss_signal = text_signal(optarg);
+        if (cli->loss_signal < 0)
+            return cli_fail(EXIT_USAGE, "--kill-after-loss %s: not a signal", optarg);
         return EXIT_DONE;
     default:
         return cli_fail(EXIT_USAGE, "see holdfast --help");
@@ -159,7 +190,7 @@ static int check_options(const struct subcommand *sub, unsigned given)
 {
     unsigned common =
         BIT(OPTION_CLUSTER) | BIT(OPTION_MOUNT) | BIT(OPTION_JSON) | BIT(OPTION_TIMEOUT);
-    unsigned wrong = given & ~(common | sub->allowed);
+    unsigned wrong = given & ~((common & ~sub->refused) | sub->allowed);
     for (size_t i = 0; options[i].name != NULL; i++)
         if (wrong & BIT(options[i].val))
             return cli_fail(EXIT_USAGE, "%s has no option --%s", sub->name, options[i].name);
@@ -186,9 +217,34 @@ static int parse(struct cli *cli, int argc, char **argv, unsigned *ret_given)
     return EXIT_DONE;
 }
 
+/* Behind a "--" no options are looked for.  For run a command begins there; for the others it is
+ * taken away, and what follows are words like those before.
+ *
+ * @ret_n: where options may stand ends there. */
+static char **find_command(int argc, char **argv, int *ret_n)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--") == 0) {
+            *ret_n = i;
+            return argv + i + 1;
+        }
+    }
+    *ret_n = argc;
+    return NULL;
+}
+
+static int run_subcommand(struct cli *cli, const struct subcommand *sub, int argc, char **argv)
+{
+    int n_before = optind;
+    for (char **word = cli->command; sub->run != cli_run_command && word != NULL && *word != NULL;)
+        argv[argc++] = *word++; /* Over the "--". */
+    return sub->run(cli, argc - n_before - 1, argv + n_before + 1);
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
     unsigned given = 0;
+    cli->command = find_command(argc, argv, &argc);
     int code = parse(cli, argc, argv, &given);
     if (code != EXIT_DONE)
         return code < 0 ? EXIT_DONE : code;
@@ -199,7 +255,7 @@ static int run(struct cli *cli, int argc, char **argv)
         return cli_fail(EXIT_USAGE, "'%s' is no command; see holdfast --help", argv[optind]);
     code = check_options(sub, given);
     if (code == EXIT_DONE)
-        code = sub->run(cli, argc - optind - 1, argv + optind + 1);
+        code = run_subcommand(cli, sub, argc, argv);
     cli_disconnect(cli);
     return code;
 }
@@ -208,7 +264,8 @@ int main(int argc, char **argv)
 {
     struct cli cli = {.timeout_ms = TIMEOUT_MS, .mount = getenv("HOLDFAST_MOUNT")};
     const char *cluster = getenv("HOLDFAST_CLUSTER");
-    (void)signal(SIGPIPE, SIG_IGN);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGPIPE, &ignore, &cli.old_pipe);
     if (uv_loop_init(&cli.loop) < 0)
         return cli_fail(EXIT_AWAY, "no event loop: out of descriptors?");
     if (cluster != NULL && cluster[0] != '\0')

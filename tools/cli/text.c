@@ -4,6 +4,7 @@
 #include "raftstore/base/duration.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -22,6 +23,20 @@ int cli_fail(int code, const char *format, ...)
 int text_number(const char *text, uint64_t *ret_number)
 {
     return number_parse(bytes_str(text), ret_number);
+}
+
+int text_signal(const char *text)
+{
+    uint64_t number;
+    if (text_number(text, &number) == 0)
+        return number > 0 && number < NSIG ? (int)number : -EINVAL;
+    const char *name = strncmp(text, "SIG", 3) == 0 ? text + 3 : text;
+    for (int i = 1; i < NSIG; i++) {
+        const char *known = sigabbrev_np(i);
+        if (known != NULL && strcmp(known, name) == 0)
+            return i;
+    }
+    return -EINVAL;
 }
 
 int text_duration(const char *text, uint64_t *ret_ms)
