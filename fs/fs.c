@@ -183,6 +183,7 @@ void fs_on_session(struct fs *fs, enum client_session_event event)
 
 void fs_close(struct fs *fs)
 {
+    fs->closed = true;
     control_close(fs->control);
     fs->closed = true;
     follow_close(&fs->follow);

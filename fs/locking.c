@@ -112,7 +112,7 @@ static void fill_command(Hf__Command *command,
 static int send_command(
     struct fs *fs, const Hf__Command *command, client_result_cb cb, void *arg, uint64_t *ret_handle)
 {
-    if (fs->failed)
+    if (fs->failed || fs->closed)
         return EIO;
     int r = client_command(fs->client, command, CLIENT_NO_TIMEOUT, cb, arg, ret_handle);
     return r < 0 ? errno_of_status(r) : 0;
@@ -377,7 +377,9 @@ static void request_begin(struct lock_request *r)
 static void request_granted(struct lock_request *r)
 {
     struct locker *l = r->locker;
-    if (r->orphan && r->in_place) {
+    if (fs_of(r)->closed) {
+        finish(r, EIO); /* It goes with the session. */
+    } else if (r->orphan && r->in_place) {
         r->step = STEP_KEPT;
     } else if (r->orphan) {
         request_undo(r);

@@ -49,7 +49,8 @@ void locking_session_ended(struct fs *fs);
 /* Calls that wait for a lock, as the kernel sees it. */
 uint64_t locking_n_waiting(const struct fs *fs);
 
-/* The mount ends: what has no command under way is answered. */
+/* The mount ends: what has no command under way is answered now, the others when the client is
+ * closed.  From now on nothing waits for a timer: the client may be gone before it fires. */
 void locking_close(struct fs *fs);
 
 #endif

@@ -161,18 +161,14 @@ static struct locker *find_owner(struct lock_file *f, struct bytes owner)
 
 void loss_event(struct fs *fs, const Hf__Event *event)
 {
-    struct lock_file *f, *next;
+    struct lock_file *f = NULL;
     if (event->type != WIRE_EFFECT_ENDED || event->code != WIRE_CODE_BROKEN)
         return; /* The session's end is the session's news; RELEASED was our own wish. */
-    HASH_ITER(hh, fs->lock_files, f, next)
-    {
-        if (bytes_equal(bytes_str(f->path), pack_bytes(event->path))) {
-            struct locker *l = find_owner(f, pack_bytes(event->owner));
-            if (l != NULL)
-                lose_one(fs, l);
-            return;
-        }
-    }
+    if (fs->lock_files != NULL)
+        HASH_FIND(hh, fs->lock_files, event->path.data, event->path.len, f);
+    struct locker *l = f != NULL ? find_owner(f, pack_bytes(event->owner)) : NULL;
+    if (l != NULL)
+        lose_one(fs, l);
 }
 
 struct gap {

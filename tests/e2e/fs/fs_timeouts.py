@@ -1,5 +1,6 @@
 """No answer from the cluster: time-outs and signals.  The node is stopped with SIGSTOP."""
 import errno
+import fcntl
 import os
 import queue
 import shutil
@@ -325,3 +326,41 @@ def test_read_while_lost():
             os.pread(fd, 10, 0)
         s.go_on()
         os.close(fd)
+
+
+WAITER = r"""
+import fcntl, os, signal, sys, time
+def stop(*_): raise InterruptedError()
+signal.signal(signal.SIGINT, stop)
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
+try:
+    fcntl.flock(fd, fcntl.LOCK_EX)
+except InterruptedError:
+    time.sleep(0.5)
+"""
+
+
+def test_end_with_a_wait_in_its_place():
+    """The mount ends, the cluster grants in that moment, and the waiter was interrupted just before:
+    it stands in its place for 40 ms still, longer than the client lives."""
+    for delay in (0.022, 0.03, 0.04):
+        with Stopped("timeout=5s,session_ttl=20s") as s:
+            p = s.mount.path("x")
+            fd = os.open(p, os.O_CREAT | os.O_RDWR)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            waiter = subprocess.Popen(["python3", "-c", WAITER, p])
+            wait_until(lambda p=p: show(p)["waiters"] == "1", 10)
+            s.stop()
+            unlocker = subprocess.Popen(["python3", "-c", "import fcntl; fcntl.flock(%d, 8)" % fd], pass_fds=[fd],
+                                        stderr=subprocess.DEVNULL)
+            time.sleep(0.3)  # Until it waits for the answer.
+            waiter.send_signal(signal.SIGINT)
+            time.sleep(delay)
+            s.mount.daemon.signal(signal.SIGTERM)
+            time.sleep(0.005)
+            s.go_on()
+            waiter.wait(20)
+            unlocker.wait(20)
+            with fails("ENOTCONN"):
+                os.close(fd)
+            s.mount.daemon.check(s.mount.daemon.process.wait(60))
