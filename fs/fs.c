@@ -185,7 +185,6 @@ void fs_close(struct fs *fs)
 {
     fs->closed = true;
     control_close(fs->control);
-    fs->closed = true;
     follow_close(&fs->follow);
     loss_close(fs);
     locking_close(fs);

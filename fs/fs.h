@@ -49,8 +49,7 @@ struct fs {
     struct process_id *frozen; /* Stopped by lost=freeze; owned. */
     size_t n_frozen;
     struct process_id signaled; /* Who got the last signal for a lost lock. */
-    bool closed;                /* fs_close(): nothing is told to the kernel any more, and the client
-                                   may be gone. */
+    bool closed;                /* fs_close(): the client goes, the kernel is told no more. */
     bool failed;                /* The embedded store can't go on: everything is EIO. */
     void (*on_init)(void *arg); /* The kernel has said hello: the mount is usable. */
     void *arg;
