@@ -3,7 +3,8 @@
  * FAILIO_DIR    only files below this directory count
  * FAILIO_CALL   "write" (write, pwrite, pwritev) or "sync" (fsync, fdatasync)
  * FAILIO_AFTER  so many calls succeed, then each one fails with EIO
- * FAILIO_FILE   while this file does not exist, nothing counts (so a test chooses the moment) */
+ * FAILIO_FILE   while this file does not exist, nothing counts (so a test chooses the moment)
+ * FAILIO_HANG   set: instead of failing, such a call waits until that file is gone */
 /* Both names of each function are wanted, not one for the other. */
 #undef _FILE_OFFSET_BITS
 
@@ -48,6 +49,10 @@ static bool must_fail(const char *call, int fd)
     bool fail = wanted != NULL && strcmp(wanted, call) == 0 &&
                 (file == NULL || access(file, F_OK) == 0) && below_directory(fd) &&
                 atomic_fetch_add(&n_calls, 1) >= (after != NULL ? strtol(after, NULL, 10) : 0);
+    while (fail && file != NULL && getenv("FAILIO_HANG") != NULL) {
+        fail = access(file, F_OK) == 0;
+        (void)usleep(5000);
+    }
     errno = fail ? EIO : saved;
     return fail;
 }
