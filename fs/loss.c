@@ -1,5 +1,6 @@
 #include "fs/loss.h"
 
+#include "fs/ask.h"
 #include "fs/control.h"
 #include "fs/locking.h"
 #include "fs/poller.h"
@@ -162,11 +163,15 @@ static struct locker *find_owner(struct lock_file *f, struct bytes owner)
 void loss_event(struct fs *fs, const Hf__Event *event)
 {
     struct lock_file *f = NULL;
-    if (event->type != WIRE_EFFECT_ENDED || event->code != WIRE_CODE_BROKEN)
+    /* By somebody with its token: no mount renames what was locked by flock or fcntl. */
+    bool taken_away = event->type == WIRE_EFFECT_RENAMED;
+    if (!taken_away && (event->type != WIRE_EFFECT_ENDED || event->code != WIRE_CODE_BROKEN))
         return; /* The session's end is the session's news; RELEASED was our own wish. */
     if (fs->lock_files != NULL)
         HASH_FIND(hh, fs->lock_files, event->path.data, event->path.len, f);
     struct locker *l = f != NULL ? find_owner(f, pack_bytes(event->owner)) : NULL;
+    if (l != NULL && taken_away)
+        ask_release(fs, l->file->path, event->token); /* Wherever it stands now. */
     if (l != NULL)
         lose_one(fs, l);
 }

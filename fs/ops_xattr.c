@@ -218,8 +218,11 @@ void ops_setxattr(
         error = EEXIST;
     if (error != 0)
         (void)fuse_reply_err(req, error);
-    else
+    else {
+        if (inode->type == S_IFDIR)
+            renew.mtime_ns = inode->time_ns; /* Of a directory a new attribute is no change. */
         act_start(req, inode->path, NULL, &renew, 0, on_ttl_set);
+    }
 }
 
 void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)

@@ -2,6 +2,7 @@
 """mkdir NAME.lock, symlink, link and rename on two mounts of a cluster of three."""
 # seconds: 40
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -155,6 +156,28 @@ def moved_elsewhere(a, c):
         check(False, "renewed after the end")
     except OSError as e:
         equal(e.errno, errno.ESTALE, "errno after the end")
+    os.close(fd)
+
+
+def taken_away(c, a, b):
+    """Somebody who knows the token renames what is locked by flock: that lock is lost, and no name stays held."""
+    fd = os.open(a.path("f"), os.O_CREAT | os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    expect_errno(errno.EBUSY, lambda: os.rename(a.path("f"), a.path("f2")), "rename of what is locked by flock")
+    with c.wait_leader().connect() as client:
+        client.open_session()
+        equal(client.command("rename", [b"f", b"f2"], f8=b.token("f"))["code"], "ok", "a rename by token")
+
+    def lost():
+        try:
+            os.fsync(fd)
+            return False
+        except OSError as e:
+            return e.errno == errno.ESTALE
+
+    wait_for("the holder to be told", 5, lost)
+    for name in ("f", "f2"):
+        wait_for(f"{name} to be free", 5, lambda name=name: free(b, name))
     os.close(fd)
 
 
@@ -320,6 +343,7 @@ def main(t):
     times(a, b)
     names(a, b)
     moved_elsewhere(a, same)
+    taken_away(c, a, b)
     expiry(a, b)
     take_turns(t, (a, b))
     daemon_dies(a, b)

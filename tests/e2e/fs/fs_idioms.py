@@ -123,6 +123,8 @@ def test_mkdir_times(m):
     assert abs(now - time.time_ns()) < 60e9
     time.sleep(0.03)
     assert os.stat(p).st_mtime_ns == now
+    os.setxattr(p, "user.holdfast.ttl_ms", b"50000")
+    assert os.stat(p).st_mtime_ns == now
     os.rmdir(p)
     take(m.path("times"))
     os.utime(m.path("times"), ns=(5000000001, 5000000001))

@@ -7,7 +7,7 @@ import socket
 import struct
 
 OP = {"session-open": 1, "keepalive": 2, "session-close": 3, "acquire": 4, "renew": 6,
-      "release": 7, "break": 10, "mkdir": 11}
+      "release": 7, "break": 10, "mkdir": 11, "rename": 15}
 CODE = {0: "ok", 1: "queued", 2: "conflict", 3: "timeout", 4: "canceled", 5: "deadlock",
         6: "no session", 7: "not held", 8: "not owner", 9: "limit", 10: "invalid"}
 FAILURE = {0: "UNKNOWN", 1: "NOT_LEADER", 2: "BUSY", 3: "BAD_REQUEST", 4: "NO_QUORUM",
