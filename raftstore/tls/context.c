@@ -1,0 +1,174 @@
+#include "raftstore/tls/tls_impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <gnutls/x509.h>
+
+#define FILE_BYTES_MAX (1024u * 1024u)
+
+static int fail(char **ret_sentence, const char *dir, const char *name, int error, const char *why)
+{
+    struct buf text = BUF_INIT;
+    buf_printf(&text, "%s/%s: %s", dir, name, why != NULL ? why : strerror(-error));
+    buf_add(&text, "", 1);
+    *ret_sentence = (char *)text.data;
+    return error;
+}
+
+static int read_file(const char *dir, const char *name, struct buf *ret, char **ret_sentence)
+{
+    struct buf path = BUF_INIT;
+    uint8_t part[4096];
+    size_t n;
+    buf_printf(&path, "%s/%s", dir, name);
+    buf_add(&path, "", 1);
+    FILE *f = fopen((char *)path.data, "re");
+    buf_deinit(&path);
+    if (f == NULL)
+        return fail(ret_sentence, dir, name, -errno, NULL);
+    while ((n = fread(part, 1, sizeof part, f)) > 0 && ret->size <= FILE_BYTES_MAX)
+        buf_add(ret, part, n);
+    bool bad = ferror(f) != 0;
+    (void)fclose(f); /* Only read from. */
+    if (bad)
+        return fail(ret_sentence, dir, name, -EIO, NULL);
+    if (ret->size == 0 || ret->size > FILE_BYTES_MAX)
+        return fail(ret_sentence, dir, name, -EINVAL, "is empty or too large");
+    return 0;
+}
+
+static gnutls_datum_t datum(const struct buf *b)
+{
+    return (gnutls_datum_t){b->data, (unsigned)b->size};
+}
+
+int tls_certificate_identity(gnutls_x509_crt_t crt, struct identity *ret)
+{
+    char uri[512];
+    unsigned n_found = 0;
+    *ret = (struct identity){IDENTITY_NONE, 0, ""};
+    for (unsigned i = 0;; i++) {
+        struct identity found;
+        size_t size = sizeof uri;
+        int type = gnutls_x509_crt_get_subject_alt_name(crt, i, uri, &size, NULL);
+        if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
+            break;
+        if (type == GNUTLS_E_SHORT_MEMORY_BUFFER)
+            continue; /* Longer than any name of ours. */
+        if (type < 0)
+            return -EINVAL;
+        if (type != GNUTLS_SAN_URI)
+            continue;
+        int rv = identity_parse(bytes_of(uri, size), &found);
+        if (rv == -EINVAL)
+            return rv;
+        if (rv == 0) {
+            n_found++;
+            *ret = found;
+        }
+    }
+    if (n_found == 1)
+        return 0;
+    *ret = (struct identity){IDENTITY_NONE, 0, ""};
+    return -ENOENT;
+}
+
+/* What our own certificate says. */
+static int
+load_own(struct tls_context *c, const struct buf *pem, const char *dir, char **ret_sentence)
+{
+    gnutls_x509_crt_t crt;
+    gnutls_datum_t d = datum(pem);
+    if (gnutls_x509_crt_init(&crt) < 0)
+        return fail(ret_sentence, dir, "tls.crt", -ENOMEM, NULL);
+    int rv = gnutls_x509_crt_import(crt, &d, GNUTLS_X509_FMT_PEM);
+    if (rv < 0) {
+        gnutls_x509_crt_deinit(crt);
+        return fail(ret_sentence, dir, "tls.crt", -EINVAL, gnutls_strerror(rv));
+    }
+    c->expires_s = (int64_t)gnutls_x509_crt_get_expiration_time(crt);
+    rv = tls_certificate_identity(crt, &c->own);
+    gnutls_x509_crt_deinit(crt);
+    if (rv < 0)
+        return fail(ret_sentence, dir, "tls.crt", -EINVAL,
+                    "names nobody that Holdfast knows: it needs one subjectAltName URI such as "
+                    "holdfast:mount/HOST (make one with: holdfast cert)");
+    return 0;
+}
+
+static int load(struct tls_context *c,
+                const char *dir,
+                struct buf *ca,
+                struct buf *crt,
+                struct buf *key,
+                char **ret_sentence)
+{
+    int rv = read_file(dir, "ca.crt", ca, ret_sentence);
+    if (rv == 0)
+        rv = read_file(dir, "tls.crt", crt, ret_sentence);
+    if (rv == 0)
+        rv = read_file(dir, "tls.key", key, ret_sentence);
+    if (rv < 0)
+        return rv;
+    gnutls_datum_t d = datum(ca), own = datum(crt), secret = datum(key);
+    int n = gnutls_certificate_set_x509_trust_mem(c->credentials, &d, GNUTLS_X509_FMT_PEM);
+    if (n <= 0)
+        return fail(ret_sentence, dir, "ca.crt", -EINVAL,
+                    n < 0 ? gnutls_strerror(n) : "holds no certificate");
+    n = gnutls_certificate_set_x509_key_mem(c->credentials, &own, &secret, GNUTLS_X509_FMT_PEM);
+    if (n < 0)
+        return fail(ret_sentence, dir, "tls.crt and tls.key", -EINVAL, gnutls_strerror(n));
+    return load_own(c, crt, dir, ret_sentence);
+}
+
+int tls_context_load(const char *dir, struct tls_context **ret, char **ret_sentence)
+{
+    struct buf ca = BUF_INIT, crt = BUF_INIT, key = BUF_INIT;
+    struct tls_context *c = xcalloc(1, sizeof *c);
+    c->n_refs = 1;
+    int rv = gnutls_certificate_allocate_credentials(&c->credentials);
+    if (rv < 0) {
+        free(c);
+        return fail(ret_sentence, dir, "", -ENOMEM, NULL);
+    }
+    rv = load(c, dir, &ca, &crt, &key, ret_sentence);
+    if (key.size > 0)
+        explicit_bzero(key.data, key.size);
+    buf_deinit(&ca);
+    buf_deinit(&crt);
+    buf_deinit(&key);
+    if (rv == 0) {
+        gnutls_certificate_set_verify_function(c->credentials, tls_verify_peer);
+        *ret = c;
+    } else {
+        tls_context_unref(c);
+    }
+    return rv;
+}
+
+struct tls_context *tls_context_ref(struct tls_context *c)
+{
+    c->n_refs++;
+    return c;
+}
+
+void tls_context_unref(struct tls_context *c)
+{
+    if (c == NULL || --c->n_refs > 0)
+        return;
+    gnutls_certificate_free_credentials(c->credentials);
+    free(c);
+}
+
+const struct identity *tls_context_identity(const struct tls_context *c)
+{
+    return &c->own;
+}
+
+int64_t tls_context_expires_s(const struct tls_context *c)
+{
+    return c->expires_s;
+}
