@@ -162,3 +162,173 @@ static void refused(const char *client, const char *server, bool by_server)
     struct pair p;
     pair_open(&p, client, server);
     pair_run(&p, 100000);
+    assert_int_equal(p.status[by_server], -EACCES);
+    assert_false(tls_session_open(p.side[by_server]));
+    assert_int_equal(p.got[0].size + p.got[1].size, 0);
+    assert_true(tls_session_error(p.side[by_server])[0] != '\0');
+    assert_int_equal(p.status[!by_server], -EACCES); /* It is told. */
+    pair_close(&p);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    refused("foreign", "node1", false); /* The client looks first. */
+    refused("mount", "foreign", false);
+    refused("expired", "node1", true);
+    refused("mount", "expired", false);
+}
+
+/* Another TLS client in place of ours. */
+struct stranger {
+    gnutls_session_t gnutls;
+    gnutls_certificate_credentials_t credentials;
+    struct tls_session *server;
+    struct buf plain;
+    int status;
+};
+
+static ssize_t stranger_push(gnutls_transport_ptr_t ptr, const void *data, size_t size)
+{
+    struct stranger *x = ptr;
+    if (x->status == 0)
+        x->status = tls_input(x->server, bytes_of(data, size), &x->plain);
+    return (ssize_t)size;
+}
+
+static ssize_t stranger_pull(gnutls_transport_ptr_t ptr, void *data, size_t size)
+{
+    struct stranger *x = ptr;
+    struct buf *wire = tls_wire(x->server);
+    size_t n = wire->size < size ? wire->size : size;
+    if (n == 0) {
+        gnutls_transport_set_errno(x->gnutls, EAGAIN);
+        return -1;
+    }
+    memcpy(data, wire->data, n);
+    buf_consume(wire, n);
+    return (ssize_t)n;
+}
+
+static int stranger_try(const char *priorities, const char *alpn)
+{
+    struct stranger x = {0};
+    struct tls_context *c = load("node1");
+    gnutls_datum_t name = {(unsigned char *)(uintptr_t)alpn, (unsigned)strlen(alpn)};
+    x.server = tls_session_new(c, TLS_SERVER);
+    tls_context_unref(c);
+    gnutls_certificate_allocate_credentials(&x.credentials);
+    gnutls_init(&x.gnutls, GNUTLS_CLIENT | GNUTLS_NONBLOCK);
+    gnutls_priority_set_direct(x.gnutls, priorities, NULL);
+    gnutls_credentials_set(x.gnutls, GNUTLS_CRD_CERTIFICATE, x.credentials);
+    gnutls_alpn_set_protocols(x.gnutls, &name, 1, 0);
+    gnutls_transport_set_ptr(x.gnutls, &x);
+    gnutls_transport_set_push_function(x.gnutls, stranger_push);
+    gnutls_transport_set_pull_function(x.gnutls, stranger_pull);
+    for (int i = 0; i < 20; i++)
+        if (gnutls_handshake(x.gnutls) == 0 && gnutls_record_send(x.gnutls, "hello", 5) < 0)
+            break;
+    assert_int_equal(x.plain.size, 0);
+    assert_false(tls_session_open(x.server));
+    gnutls_deinit(x.gnutls);
+    gnutls_certificate_free_credentials(x.credentials);
+    tls_session_free(x.server);
+    buf_deinit(&x.plain);
+    return x.status;
+}
+
+static void test_strangers(void **state)
+{
+    (void)state;
+    assert_int_equal(stranger_try("NORMAL", "holdfast/1"), -EACCES); /* No certificate. */
+    assert_int_equal(stranger_try("NORMAL:-VERS-ALL:+VERS-TLS1.2", "holdfast/1"), -EPROTO);
+    assert_int_equal(stranger_try("NORMAL", "http/1.1"), -EPROTO);
+}
+
+static void test_garbage(void **state)
+{
+    struct random random = {.state = 3};
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        struct pair p;
+        uint8_t bytes[600];
+        pair_open(&p, "mount", "node1");
+        if (round % 3 > 0)
+            pair_run(&p, 100000);
+        if (round % 3 == 2) { /* One bit of good traffic is wrong. */
+            assert_int_equal(tls_output(p.side[0], bytes_str("attack at dawn")), 0);
+            struct buf *wire = tls_wire(p.side[0]);
+            wire->data[random_below(&random, wire->size)] ^=
+                (uint8_t)(1u << random_below(&random, 8));
+            int rv = tls_input(p.side[1], bytes_of(wire->data, wire->size), &p.got[1]);
+            /* A longer length makes it wait for more; anything else is an error. */
+            assert_true(rv == -EPROTO || rv == -EACCES || rv == 0);
+            assert_int_equal(p.got[1].size, 0);
+        } else {
+            for (size_t i = 0; i < sizeof bytes; i++)
+                bytes[i] = (uint8_t)random_below(&random, 256);
+            (void)tls_input(p.side[1], bytes_of(bytes, sizeof bytes), &p.got[1]);
+            assert_int_equal(p.got[1].size, 0);
+        }
+        pair_close(&p);
+    }
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_files(void **state)
+{
+    struct tls_context *c = load("mount");
+    char *sentence = NULL;
+    struct identity identity;
+    (void)state;
+    assert_string_equal(tls_context_identity(c)->name, "host-a");
+    assert_true(tls_context_expires_s(c) > 0);
+    tls_context_unref(c);
+    assert_int_equal(tls_context_load(at("none"), &c, &sentence), -ENOENT);
+    assert_non_null(strstr(sentence, "ca.crt"));
+    free(sentence);
+    issue("ca", "holdfast:client/bad", 1, "bad");
+    write_file(at("bad/tls.crt"), "no certificate\n");
+    assert_int_equal(tls_context_load(at("bad"), &c, &sentence), -EINVAL);
+    free(sentence);
+    assert_int_equal(identity_parse(bytes_str("holdfast:node/1"), &identity), 0);
+    assert_int_equal(authority_issue(at("ca"), &identity, NULL, 1, at("node1"), &sentence),
+                     -EEXIST);
+    assert_non_null(strstr(sentence, "tls.key"));
+    free(sentence);
+}
+
+static void test_identity(void **state)
+{
+    static const char *const bad[] = {
+        "holdfast:",           "holdfast:node",    "holdfast:node/",       "holdfast:node/0",
+        "holdfast:node/x",     "holdfast:node/01", "holdfast:king/arthur", "holdfast:mount/a b",
+        "holdfast:client/a/b", "holdfast:none/x",
+    };
+    struct identity i;
+    char text[IDENTITY_URI_BYTES_MAX + 1];
+    (void)state;
+    assert_int_equal(identity_parse(bytes_str("https://example.org"), &i), -ENOENT);
+    for (size_t k = 0; k < sizeof bad / sizeof bad[0]; k++)
+        assert_int_equal(identity_parse(bytes_str(bad[k]), &i), -EINVAL);
+    assert_int_equal(identity_parse(bytes_of("holdfast:client/a\0b", 19), &i), -EINVAL);
+    assert_int_equal(identity_parse(bytes_str("holdfast:gateway/gw-1.example"), &i), 0);
+    assert_string_equal(identity_format(&i, text), "holdfast:gateway/gw-1.example");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_identity),  cmocka_unit_test(test_files),
+        cmocka_unit_test(test_data),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_strangers), cmocka_unit_test(test_garbage),
+    };
+    return cmocka_run_group_tests_name("tls", tests, setup, teardown);
+}
