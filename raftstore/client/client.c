@@ -153,6 +153,7 @@ static void client_free(struct client *c)
     route_deinit(c);
     watch_deinit(c);
     arena_deinit(&c->arena);
+    tls_context_unref(c->config.tls);
     free(c->agent);
     free(c->host);
     free(c);
@@ -167,6 +168,8 @@ int client_new(const struct client_config *config, struct client **ret_client)
     c->config = *config;
     if (c->config.clock == NULL)
         c->config.clock = clock_system();
+    if (c->config.tls != NULL)
+        (void)tls_context_ref(c->config.tls);
     if (c->config.connect_timeout_ms == 0)
         c->config.connect_timeout_ms = CONNECT_TIMEOUT_MS;
     c->agent = xstrdup(config->agent != NULL ? config->agent : "holdfast-client");
@@ -193,6 +196,14 @@ int client_new(const struct client_config *config, struct client **ret_client)
     route_start(c);
     *ret_client = c;
     return 0;
+}
+
+void client_set_tls(struct client *c, struct tls_context *tls)
+{
+    if (tls != NULL)
+        (void)tls_context_ref(tls);
+    tls_context_unref(c->config.tls);
+    c->config.tls = tls;
 }
 
 void client_unref(struct client *c)

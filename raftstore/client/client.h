@@ -21,6 +21,7 @@
 
 #include "raftstore/base/bytes.h"
 #include "raftstore/base/clock.h"
+#include "raftstore/tls/tls.h"
 
 #include "holdfast.pb-c.h"
 
@@ -53,6 +54,8 @@ struct client_config {
     const char *host;            /* Host that the session speaks for; NULL = the host's name. */
     uint64_t session_ttl_ms;     /* 0 = no session: only queries and admin requests. */
     uint64_t connect_timeout_ms; /* 0 = 1000. */
+    struct tls_context *tls;     /* Speak TLS (not on Unix sockets); a reference is taken. NULL = in
+                                    the clear. */
     unsigned inflight_max;       /* Requests on the wire at once; more wait in line. 0 = 4096. */
     bool pinned;                 /* Talk to the first of the addresses that answers and never follow
                                     the leader: for asking one node (STATUS). No commands. */
@@ -74,6 +77,10 @@ struct client_config {
  *
  * Return: 0; -EINVAL bad addresses or session ttl; other negative errno. */
 int client_new(const struct client_config *config, struct client **ret_client);
+
+/* New connections use these certificates from now on (NULL = in the clear); those that are open go
+ * on with what they began with. */
+void client_set_tls(struct client *c, struct tls_context *tls);
 
 /* Close: ends the session at the cluster if it can within `grace_ms` (so that its holds go at
  * once), fails what is open with -ECANCELED, then calls `cb` (may be NULL); the client is gone

@@ -30,6 +30,8 @@ struct client_conn {
     uv_write_t write;         /* While writing. */
     struct addrinfo *found;   /* Owned: what resolving gave. */
     struct addrinfo *next;    /* Next of `found` to try. */
+    struct tls_session *tls;  /* NULL: in the clear. */
+    struct buf raw;           /* TLS: what is being received. */
     struct buf in;            /* Received, not yet a whole frame. */
     struct buf out;           /* To be sent. */
     struct buf writing;       /* Held by the uv_write() under way. */
@@ -51,6 +53,8 @@ static void conn_unref(struct client_conn *k)
         return;
     if (k->found != NULL)
         uv_freeaddrinfo(k->found);
+    tls_session_free(k->tls);
+    buf_deinit(&k->raw);
     buf_deinit(&k->in);
     buf_deinit(&k->out);
     buf_deinit(&k->writing);
@@ -75,14 +79,41 @@ static void close_all(struct client_conn *k)
     (void)uv_cancel((uv_req_t *)&k->resolve); /* Refused when it isn't pending: fine. */
 }
 
+/* What is to go on the wire: plain output, or what it was encrypted to. */
+static struct buf *wire_of(struct client_conn *k)
+{
+    return k->tls != NULL ? tls_wire(k->tls) : &k->out;
+}
+
+/* Encrypt what waits, once it can be.  Return: 0, or a negative errno. */
+static int encrypt(struct client_conn *k)
+{
+    if (k->tls == NULL || !tls_session_open(k->tls) || k->out.size == 0)
+        return 0;
+    int rv = tls_output(k->tls, bytes_of(k->out.data, k->out.size));
+    k->out.size = 0;
+    if (k->out.size_alloc > OUT_KEEP_BYTES)
+        buf_deinit(&k->out);
+    return rv;
+}
+
+/* As far as the kernel takes them at once. */
+static void last_words(struct client_conn *k)
+{
+    if (k->tls != NULL && encrypt(k) == 0)
+        tls_session_close(k->tls);
+    struct buf *wire = wire_of(k);
+    uv_buf_t b = uv_buf_init((char *)wire->data, (unsigned)wire->size);
+    if (wire->size > 0)
+        (void)uv_try_write(&k->u.stream, &b, 1);
+}
+
 void client_conn_close(struct client_conn *k)
 {
     if (k->closed)
         return;
-    if (k->stream_open && k->ready && !k->write_busy && k->out.size > 0) {
-        uv_buf_t b = uv_buf_init((char *)k->out.data, (unsigned)k->out.size);
-        (void)uv_try_write(&k->u.stream, &b, 1); /* Last words, if the kernel takes them. */
-    }
+    if (k->stream_open && k->ready && !k->write_busy)
+        last_words(k);
     close_all(k);
 }
 
@@ -107,16 +138,16 @@ static void on_written(uv_write_t *write, int status)
         buf_deinit(&k->writing);
     if (status < 0)
         lose(k, status, NULL);
-    else if (!k->closed && k->out.size > 0)
+    else if (!k->closed)
         on_prepare(&k->prepare);
     conn_unref(k);
 }
 
 static void write_rest(struct client_conn *k)
 {
-    struct buf b = k->writing;
-    k->writing = k->out;
-    k->out = b;
+    struct buf *wire = wire_of(k), b = k->writing;
+    k->writing = *wire;
+    *wire = b;
     uv_buf_t v = uv_buf_init((char *)k->writing.data, (unsigned)k->writing.size);
     k->write.data = k;
     int rc = uv_write(&k->write, &k->u.stream, &v, 1, on_written);
@@ -132,20 +163,27 @@ static void on_prepare(uv_prepare_t *prepare)
 {
     struct client_conn *k = prepare->data;
     (void)uv_prepare_stop(prepare);
-    if (k->closed || k->write_busy || !k->stream_open || k->out.size == 0)
+    if (k->closed || k->write_busy || !k->stream_open)
         return;
-    uv_buf_t v = uv_buf_init((char *)k->out.data, (unsigned)k->out.size);
+    if (encrypt(k) < 0) {
+        lose(k, UV_EPROTO, tls_session_error(k->tls));
+        return;
+    }
+    struct buf *wire = wire_of(k);
+    if (wire->size == 0)
+        return;
+    uv_buf_t v = uv_buf_init((char *)wire->data, (unsigned)wire->size);
     int n = uv_try_write(&k->u.stream, &v, 1);
     if (n < 0 && n != UV_EAGAIN) {
         lose(k, n, NULL);
         return;
     }
     if (n > 0)
-        buf_consume(&k->out, (size_t)n);
-    if (k->out.size > 0)
+        buf_consume(wire, (size_t)n);
+    if (wire->size > 0)
         write_rest(k);
-    else if (k->out.size_alloc > OUT_KEEP_BYTES)
-        buf_deinit(&k->out);
+    else if (wire->size_alloc > OUT_KEEP_BYTES)
+        buf_deinit(wire);
 }
 
 struct buf *client_conn_out(struct client_conn *k)
@@ -161,8 +199,9 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf)
 {
     struct client_conn *k = handle->data;
     (void)suggested;
-    uint8_t *p = buf_reserve(&k->in, READ_BYTES);
-    *ret_buf = uv_buf_init((char *)p, (unsigned)(k->in.size_alloc - k->in.size));
+    struct buf *to = k->tls != NULL ? &k->raw : &k->in;
+    uint8_t *p = buf_reserve(to, READ_BYTES);
+    *ret_buf = uv_buf_init((char *)p, (unsigned)(to->size_alloc - to->size));
 }
 
 static void on_first_frame(struct client_conn *k, const Hf__NodeFrame *frame)
@@ -181,6 +220,15 @@ static void on_first_frame(struct client_conn *k, const Hf__NodeFrame *frame)
         (void)snprintf(text, sizeof text, "it speaks protocol %u to %u, we %u to %u",
                        frame->hello->version_min, frame->hello->version, WIRE_VERSION_MIN,
                        WIRE_VERSION);
+        lose(k, UV_EPROTONOSUPPORT, text);
+        return;
+    }
+    const struct identity *identity = k->tls != NULL ? tls_session_peer(k->tls) : NULL;
+    if (identity != NULL &&
+        (identity->kind != IDENTITY_NODE || identity->node_id != frame->hello->node_id)) {
+        (void)snprintf(text, sizeof text, "its certificate is that of %s/%s, not that of node/%llu",
+                       identity_kind_name(identity->kind), identity->name,
+                       (unsigned long long)frame->hello->node_id);
         lose(k, UV_EPROTONOSUPPORT, text);
         return;
     }
@@ -215,6 +263,19 @@ static void take_frames(struct client_conn *k)
     buf_consume(&k->in, at);
 }
 
+static void tls_read(struct client_conn *k, size_t n)
+{
+    int rv = tls_input(k->tls, bytes_of(k->raw.data, n), &k->in);
+    (void)client_conn_out(k); /* The handshake goes on, or what waited for it can go. */
+    take_frames(k);
+    if (rv == -EPIPE)
+        lose(k, UV_EOF, "it closed the connection");
+    else if (rv == -EACCES)
+        lose(k, UV_EPROTONOSUPPORT, tls_session_error(k->tls));
+    else if (rv < 0)
+        lose(k, UV_EPROTO, tls_session_error(k->tls));
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     struct client_conn *k = stream->data;
@@ -228,8 +289,12 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         lose(k, (int)n, n == UV_EOF ? "it closed the connection" : NULL);
         return;
     }
-    k->in.size += (size_t)n;
     k->heard_mono_ns = clock_mono_ns(k->config.clock);
+    if (k->tls != NULL) {
+        tls_read(k, (size_t)n);
+        return;
+    }
+    k->in.size += (size_t)n;
     take_frames(k);
 }
 
@@ -398,6 +463,8 @@ struct client_conn *client_conn_new(const struct client_conn_config *config)
     k->timer.data = k;
     k->prepare.data = k;
     uv_update_time(config->loop);
+    if (config->tls != NULL && !config->address->is_unix)
+        k->tls = tls_session_new(config->tls, TLS_CLIENT);
     k->error = start(k);
     if (k->error < 0)
         (void)uv_timer_start(&k->timer, on_failed_early, 0, 0);
@@ -413,7 +480,7 @@ bool client_conn_ready(const struct client_conn *k)
 
 size_t client_conn_backlog_bytes(const struct client_conn *k)
 {
-    return k->out.size + k->writing.size;
+    return k->out.size + (k->tls != NULL ? tls_wire(k->tls)->size : 0) + k->writing.size;
 }
 
 uint64_t client_conn_heard_mono_ns(const struct client_conn *k)

@@ -8,6 +8,7 @@
 #include "raftstore/base/address.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/clock.h"
+#include "raftstore/tls/tls.h"
 #include "raftstore/wire/pack.h"
 
 #include <uv.h>
@@ -35,6 +36,7 @@ struct client_conn_config {
     const char *agent;             /* Lives as long as the connection. */
     const char *host;              /* Likewise. */
     uint64_t connect_timeout_ms;   /* For resolving, connecting and the hello together. */
+    struct tls_context *tls;       /* NULL = in the clear; else a reference is taken. */
     struct arena *arena;           /* For messages while they are looked at. */
     const struct client_conn_handler *handler;
     void *arg;

@@ -292,6 +292,7 @@ static void peer_connect(struct peer *p)
         .agent = c->agent,
         .host = c->host,
         .connect_timeout_ms = c->config.connect_timeout_ms,
+        .tls = c->config.tls,
         .arena = &c->arena,
         .handler = &peer_handler,
         .arg = p,

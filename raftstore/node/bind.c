@@ -136,8 +136,9 @@ static int listen_list(struct bind_set *set,
             continue;
         if (!insecure && !is_loopback(i->ai_addr))
             return fail(ret_sentence, -EPERM,
-                        "%s is reachable from other machines and connections are not encrypted "
-                        "yet: use a loopback address, or allow plain TCP with --insecure",
+                        "%s is reachable from other machines and connections are not encrypted: "
+                        "give certificates with --tls ('holdfast cert' makes them), use a loopback "
+                        "address, or allow plain TCP with --insecure",
                         text);
         int rv = listen_one(set, loop, i->ai_addr, strchr(address->host, ':') == NULL,
                             on_connection, arg);

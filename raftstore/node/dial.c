@@ -117,7 +117,7 @@ static struct attempt *attempt_new(struct dial *d)
     struct attempt *a = xcalloc(1, sizeof *a);
     a->connect.data = a;
     a->dial = d;
-    a->stream = stream_new(d->hub, d->address.is_unix);
+    a->stream = stream_new(d->hub, d->address.is_unix, TLS_CLIENT);
     d->attempt = a;
     (void)uv_timer_start(&d->timer, timed_out, d->timeout_ms, 0);
     return a;

@@ -172,7 +172,7 @@ static void listener_connection(uv_stream_t *server, int status)
         LOG_WARN("accepting a client failed", "why=%s", log_quote(bytes_str(uv_strerror(status))));
         return;
     }
-    struct stream *s = stream_new(l->config.hub, server->type == UV_NAMED_PIPE);
+    struct stream *s = stream_new(l->config.hub, server->type == UV_NAMED_PIPE, TLS_SERVER);
     if (uv_accept(server, stream_handle(s)) < 0 || l->draining) {
         stream_close(s);
         return;

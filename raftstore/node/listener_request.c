@@ -3,6 +3,7 @@
 
 #include "raftstore/base/clock.h"
 #include "raftstore/base/log.h"
+#include "raftstore/node/access.h"
 #include "raftstore/node/translate.h"
 #include "raftstore/wire/frame.h"
 
@@ -56,6 +57,16 @@ fail_status(struct conn *c, uint64_t frame_id, enum replica_status status, const
     };
     size_t i = (size_t)status < sizeof table / sizeof table[0] ? (size_t)status : REPLICA_OK;
     fail(c, frame_id, table[i].code, text != NULL && *text != '\0' ? text : table[i].text);
+}
+
+static void deny(struct conn *c, uint64_t frame_id, const char *why)
+{
+    const struct identity *identity = stream_identity(c->stream);
+    char name[64];
+    LOG_WARN("denied", "client=%s certificate=%s/%s why=%s",
+             stream_peer_name(c->stream, name, sizeof name), identity_kind_name(identity->kind),
+             identity->name, log_quote(bytes_str(why)));
+    fail(c, frame_id, HF__FAILURE__CODE__DENIED, why);
 }
 
 /* Requests. -------------------------------------------------------------------------------- */
@@ -131,6 +142,11 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
         fail_status(c, frame_id, REPLICA_BAD, NULL);
         return;
     }
+    const char *why = access_command(stream_identity(c->stream), &checked);
+    if (why != NULL) {
+        deny(c, frame_id, why);
+        return;
+    }
     /* The clock is read after the request was: cluster time is stamped from it, and a client
      * counts its deadline from before it sent. */
     uint64_t now_ns = clock_mono_ns(clock_system());
@@ -198,8 +214,12 @@ static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 static void on_admin(struct conn *c, uint64_t frame_id, const Hf__Admin *a)
 {
     struct listener *l = c->listener;
-    const char *text = NULL;
+    const char *text = access_admin(stream_identity(c->stream));
     uint64_t now_ns = clock_mono_ns(clock_system());
+    if (text != NULL) {
+        deny(c, frame_id, text);
+        return;
+    }
     struct request *r = begin(c, frame_id, now_ns, REQUEST_ADMIN);
     if (r == NULL)
         return;

@@ -13,10 +13,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+static const int signal_numbers[] = {SIGTERM, SIGINT, SIGHUP};
+#define N_SIGNALS (sizeof signal_numbers / sizeof signal_numbers[0])
+
 struct daemon {
     uv_loop_t loop;
     struct node *node;
-    uv_signal_t signals[2]; /* SIGTERM, SIGINT. */
+    uv_signal_t signals[N_SIGNALS];
     bool stopping;
     int exit_code;
 };
@@ -44,7 +47,7 @@ static void on_stopped(void *arg)
 {
     struct daemon *d = arg;
     d->node = NULL;
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < N_SIGNALS; i++)
         uv_close((uv_handle_t *)&d->signals[i], NULL);
 }
 
@@ -57,9 +60,25 @@ static void stop(struct daemon *d)
     node_stop(d->node, on_stopped, d);
 }
 
+/* SIGHUP: certificates may have been renewed. */
+static void reload(struct daemon *d)
+{
+    char *sentence = NULL;
+    if (d->node == NULL || d->stopping)
+        return;
+    if (node_reload_tls(d->node, &sentence) < 0)
+        LOG_ERROR("certificates not reloaded, the old ones stay", "why=%s",
+                  log_quote(bytes_str(sentence)));
+    free(sentence);
+}
+
 static void on_signal(uv_signal_t *signal, int number)
 {
     struct daemon *d = signal->data;
+    if (number == SIGHUP) {
+        reload(d);
+        return;
+    }
     if (d->stopping) { /* Raft and the leases recover from this as from a crash. */
         LOG_WARN("stopping at once", "signal=%d", number);
         _exit(d->exit_code);
@@ -89,11 +108,10 @@ static void raise_descriptor_limit(void)
 
 static void signals_start(struct daemon *d)
 {
-    static const int numbers[2] = {SIGTERM, SIGINT};
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < N_SIGNALS; i++) {
         (void)uv_signal_init(&d->loop, &d->signals[i]); /* Fails only without descriptors. */
         d->signals[i].data = d;
-        (void)uv_signal_start(&d->signals[i], on_signal, numbers[i]);
+        (void)uv_signal_start(&d->signals[i], on_signal, signal_numbers[i]);
     }
 }
 
@@ -102,7 +120,7 @@ static int start_failed(struct daemon *d, int rv, char *sentence)
     LOG_ERROR("can't start", "why=%s",
               log_quote(bytes_str(sentence != NULL ? sentence : uv_strerror(rv))));
     free(sentence);
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < N_SIGNALS; i++)
         uv_close((uv_handle_t *)&d->signals[i], NULL);
     (void)uv_run(&d->loop, UV_RUN_DEFAULT); /* Closes what was opened. */
     return rv == -EBADMSG  ? OPTIONS_EXIT_DAMAGED

@@ -318,6 +318,7 @@ static int listen_all(struct node *n,
                       char **ret_sentence)
 {
     const struct node_config *c = &n->config;
+    bool insecure = c->insecure || c->tls != NULL;
     const struct address *raft = c->listen_raft.host[0] != '\0' ? &c->listen_raft : &own->raft;
     const struct address *client =
         c->listen_client.host[0] != '\0' ? &c->listen_client : &own->client;
@@ -326,10 +327,10 @@ static int listen_all(struct node *n,
         struct peers_config config = node_peers_config(n, incarnation, cluster_id);
         n->peers = peers_new(&config);
         n->n_open++;
-        rv = peers_listen(n->peers, raft, c->insecure, ret_sentence);
+        rv = peers_listen(n->peers, raft, insecure, ret_sentence);
     }
     if (rv == 0)
-        rv = listener_listen(n->listener, client, c->insecure, ret_sentence);
+        rv = listener_listen(n->listener, client, insecure, ret_sentence);
     return rv;
 }
 
@@ -339,7 +340,9 @@ static int start_parts(struct node *n, const struct node_member *own, char **ret
 {
     const struct store_loaded *loaded;
     struct replica_entry first = {0};
-    int rv = open_store(n, &loaded, ret_sentence);
+    int rv = node_reload_tls(n, ret_sentence);
+    if (rv == 0)
+        rv = open_store(n, &loaded, ret_sentence);
     if (rv < 0)
         return rv;
     struct store_loaded found = *loaded;
@@ -404,6 +407,30 @@ static struct node *node_new(const struct node_config *config, const struct node
     n->listener = listener_new(&listener);
     n->n_open++;
     return n;
+}
+
+int node_reload_tls(struct node *n, char **ret_sentence)
+{
+    struct tls_context *tls = NULL;
+    *ret_sentence = NULL;
+    if (n->config.tls == NULL)
+        return 0;
+    int rv = tls_context_load(n->config.tls, &tls, ret_sentence);
+    if (rv < 0)
+        return rv;
+    const struct identity *own = tls_context_identity(tls);
+    if (own->kind == IDENTITY_NODE && own->node_id == n->config.id) {
+        stream_hub_set_tls(&n->hub, tls);
+        LOG_INFO("certificate loaded", "node=%llu expires=%lld", (unsigned long long)own->node_id,
+                 (long long)tls_context_expires_s(tls));
+    } else {
+        *ret_sentence =
+            sentence("%s/tls.crt is the certificate of %s/%s, not of node/%llu", n->config.tls,
+                     identity_kind_name(own->kind), own->name, (unsigned long long)n->config.id);
+        rv = -EINVAL;
+    }
+    tls_context_unref(tls);
+    return rv;
 }
 
 int node_start(const struct node_config *config, struct node **ret_node, char **ret_sentence)

@@ -31,6 +31,7 @@ struct node_config {
     struct address listen_client;
     bool join;                    /* Do not bootstrap: wait to be added by `holdfast member add`. */
     bool insecure;                /* Plain TCP beyond loopback is allowed. */
+    const char *tls;              /* Directory of ca.crt, tls.crt, tls.key; NULL = plain TCP. */
     unsigned election_timeout_ms; /* 0 = default. */
     unsigned heartbeat_ms;        /* 0 = default. */
     size_t snapshot_log_bytes;    /* 0 = default. */
@@ -48,6 +49,12 @@ struct node_config {
  * Return: 0; -EBUSY, -EBADMSG (damaged store), -EADDRINUSE, -EPERM (not loopback and not insecure),
  * ...: negative errno. */
 int node_start(const struct node_config *config, struct node **ret_node, char **ret_sentence);
+
+/* Read the certificates anew; connections go on with what they began with.
+ *
+ * Return: 0 (also without TLS); negative errno: the old ones stay, *ret_sentence (malloc()ed) says
+ * why. */
+int node_reload_tls(struct node *n, char **ret_sentence);
 
 /* Hand leadership over (bounded by about two election timeouts), stop serving, finish writes, then
  * `cb`; the node is freed before it. */

@@ -22,6 +22,8 @@ static const char help_text[] =
     "  --listen RAFT,CLIENT    listen at these addresses instead of this member's own ones\n"
     "                          (0.0.0.0 and [::] mean all of the machine's)\n"
     "  --join                  do not found a cluster: wait to be added by 'holdfast member add'\n"
+    "  --tls DIR               speak TLS 1.3 only, with DIR/ca.crt, DIR/tls.crt and DIR/tls.key\n"
+    "                          ('holdfast cert' makes them; SIGHUP: read them anew)\n"
     "  --insecure              allow plain TCP beyond loopback\n"
     "  --log-level LEVEL       error, warn, info (default) or debug\n"
     "  --election-timeout-ms N default 250\n"
@@ -47,6 +49,7 @@ enum {
     OPT_LISTEN,
     OPT_JOIN,
     OPT_INSECURE,
+    OPT_TLS,
     OPT_LOG_LEVEL,
     OPT_ELECTION,
     OPT_HEARTBEAT,
@@ -63,6 +66,7 @@ static const struct option long_options[] = {
     {"listen", required_argument, NULL, OPT_LISTEN},
     {"join", no_argument, NULL, OPT_JOIN},
     {"insecure", no_argument, NULL, OPT_INSECURE},
+    {"tls", required_argument, NULL, OPT_TLS},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"election-timeout-ms", required_argument, NULL, OPT_ELECTION},
     {"heartbeat-ms", required_argument, NULL, OPT_HEARTBEAT},
@@ -178,6 +182,9 @@ static int one_option(int option, char *value, struct node_config *c)
     case OPT_INSECURE:
         c->insecure = true;
         return -1;
+    case OPT_TLS:
+        c->tls = value;
+        return -1;
     case OPT_LOG_LEVEL:
         return log_level(value);
     case OPT_ELECTION:
@@ -222,6 +229,8 @@ static int check_whole(const struct node_config *c)
                          "give the address that they use, and --listen for where to listen",
                          (unsigned long long)m->id);
     }
+    if (c->tls != NULL && c->insecure)
+        return usage("--tls and --insecure exclude each other");
     if (!own)
         return usage("--member for this node (%llu) is missing", (unsigned long long)c->id);
     unsigned election_ms = c->election_timeout_ms != 0 ? c->election_timeout_ms : 250;

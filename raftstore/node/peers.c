@@ -92,11 +92,19 @@ void peers_hello(const struct peers *p, struct stream *s, uint64_t to, bool imag
     hello_send(p, s, to, image_stream, 0, "");
 }
 
-/* May we talk to the node that says this of itself?
+/* May we talk to the node at the other end of `s` that says this of itself?
  * Return: 0, or PEERS_REFUSED_... with the sentence for it in `out`. */
-static uint32_t hello_judge(const struct peers *p, const Hf__PeerHello *h, char *out, size_t size)
+static uint32_t hello_judge(
+    const struct peers *p, const struct stream *s, const Hf__PeerHello *h, char *out, size_t size)
 {
     uint64_t known;
+    const struct identity *identity = stream_identity(s);
+    if (identity != NULL && (identity->kind != IDENTITY_NODE || identity->node_id != h->node_id)) {
+        (void)snprintf(out, size, "the certificate is that of %s/%s, not that of node/%llu",
+                       identity_kind_name(identity->kind), identity->name,
+                       (unsigned long long)h->node_id);
+        return PEERS_REFUSED_CERT;
+    }
     if (h->version < WIRE_VERSION_MIN || h->version_min > WIRE_VERSION) {
         (void)snprintf(out, size,
                        "node %llu speaks protocol versions %u to %u, node %llu speaks %u to %u",
@@ -160,9 +168,12 @@ static bool told_lately(struct peers *p, uint64_t id, uint32_t code)
 }
 
 /* Another node does not want us.  Only one of our own cluster can know that we were wiped. */
-static void refused_by(struct peers *p, uint64_t id, const Hf__PeerHello *h)
+static void refused_by(struct peers *p, const struct stream *s, uint64_t id, const Hf__PeerHello *h)
 {
-    bool ours = p->config.cluster_id == 0 || h->cluster_id == p->config.cluster_id;
+    const struct identity *identity = stream_identity(s);
+    bool ours =
+        (p->config.cluster_id == 0 || h->cluster_id == p->config.cluster_id) &&
+        (identity == NULL || (identity->kind == IDENTITY_NODE && identity->node_id == h->node_id));
     if (!told_lately(p, id, h->refused_code << 1))
         LOG_ERROR("refused by a node", "peer=%llu answered=%llu code=%u why=%s",
                   (unsigned long long)id, (unsigned long long)h->node_id, h->refused_code,
@@ -175,10 +186,10 @@ int peers_judge_answer(struct peers *p, uint64_t id, struct stream *s, const Hf_
 {
     char why[256];
     if (hello->refused_code != 0) {
-        refused_by(p, id, hello);
+        refused_by(p, s, id, hello);
         return -EACCES;
     }
-    uint32_t code = hello_judge(p, hello, why, sizeof why);
+    uint32_t code = hello_judge(p, s, hello, why, sizeof why);
     if (code == 0 && hello->node_id != id) {
         code = PEERS_REFUSED_NODE;
         (void)snprintf(why, sizeof why, "node %llu answered at the address of node %llu",
@@ -464,7 +475,7 @@ static int inlink_hello(struct inlink *in, const Hf__PeerHello *h)
 {
     struct peers *p = in->peers;
     char why[256];
-    uint32_t code = hello_judge(p, h, why, sizeof why);
+    uint32_t code = hello_judge(p, in->stream, h, why, sizeof why);
     if (code == 0 && h->to_id != p->config.id) {
         code = PEERS_REFUSED_NODE;
         (void)snprintf(why, sizeof why, "this is node %llu, not node %llu",
@@ -493,7 +504,7 @@ static int inlink_message(struct inlink *in, const Hf__PeerFrame *f)
             return inlink_hello(in, f->hello);
         if (in->id == 0 || f->hello->refused_code == 0)
             return -EPROTO;
-        refused_by(p, in->id, f->hello);
+        refused_by(p, in->stream, in->id, f->hello);
         return p->closing ? 0 : -EACCES;
     }
     if (in->id == 0)
@@ -539,7 +550,7 @@ static void peers_connection(uv_stream_t *server, int status)
         LOG_WARN("accepting a node failed", "why=%s", log_quote(bytes_str(uv_strerror(status))));
         return;
     }
-    struct stream *s = stream_new(p->config.hub, false);
+    struct stream *s = stream_new(p->config.hub, false, TLS_SERVER);
     if (uv_accept(server, stream_handle(s)) < 0 || p->n_inlinks >= INLINKS_MAX) {
         stream_close(s);
         return;

@@ -33,6 +33,7 @@
 #define PEERS_REFUSED_CLUSTER 2u
 #define PEERS_REFUSED_NODE    3u
 #define PEERS_REFUSED_WIPED   4u
+#define PEERS_REFUSED_CERT    5u /* Its certificate is not that node's. */
 
 struct peers;
 

@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "raftstore/base/log.h"
 #include "raftstore/wire/frame.h"
 
 #define READ_BUFFER_BYTES (64u * 1024u)
 #define READ_AHEAD_MAX    (256u * 1024u) /* Reserved at once for the rest of a known frame. */
 #define KEEP_BYTES        1024u          /* Output memory that an idle stream may keep. */
+#define TLS_TELL_MS       1000
 
 struct stream {
     union {
@@ -31,6 +33,7 @@ struct stream {
     struct buf writing; /* Being written by libuv. */
     size_t writing_from;
     uv_write_t write;
+    struct tls_session *tls; /* NULL: in the clear. */
     TAILQ_ENTRY(stream) dirty_link;
     TAILQ_ENTRY(stream) rested_link;
     bool is_unix;
@@ -53,10 +56,17 @@ void stream_hub_deinit(struct stream_hub *hub)
 {
     assert(hub->n_streams == 0);
     free(hub->read_buffer);
+    tls_context_unref(hub->tls);
     hub->read_buffer = NULL;
 }
 
-struct stream *stream_new(struct stream_hub *hub, bool is_unix)
+void stream_hub_set_tls(struct stream_hub *hub, struct tls_context *tls)
+{
+    tls_context_unref(hub->tls);
+    hub->tls = tls != NULL ? tls_context_ref(tls) : NULL;
+}
+
+struct stream *stream_new(struct stream_hub *hub, bool is_unix, enum tls_role role)
 {
     struct stream *s = xcalloc(1, sizeof *s);
     int rv;
@@ -68,6 +78,8 @@ struct stream *stream_new(struct stream_hub *hub, bool is_unix)
         rv = uv_tcp_init(hub->loop, &s->uv.tcp);
     assert(rv == 0); /* Neither makes a socket yet, so neither can fail. */
     s->uv.handle.data = s;
+    if (!is_unix && hub->tls != NULL)
+        s->tls = tls_session_new(hub->tls, role);
     hub->n_streams++;
     return s;
 }
@@ -84,24 +96,65 @@ static void stream_closed(uv_handle_t *handle)
     buf_deinit(&s->in);
     buf_deinit(&s->out);
     buf_deinit(&s->writing);
+    tls_session_free(s->tls);
     free(s);
     if (--hub->n_streams == 0 && hub->emptied != NULL)
         hub->emptied(hub->arg);
+}
+
+/* What is to go on the wire: plain output, or what it was encrypted to. */
+static struct buf *wire_of(struct stream *s)
+{
+    return s->tls != NULL ? tls_wire(s->tls) : &s->out;
+}
+
+/* Encrypt what waits, once it can be.  Return: 0, or a negative errno. */
+static int encrypt(struct stream *s)
+{
+    if (s->tls == NULL || !tls_session_open(s->tls) || s->out.size == 0)
+        return 0;
+    int rv = tls_output(s->tls, bytes_of(s->out.data, s->out.size));
+    s->out.size = 0;
+    if (s->out.size_alloc > KEEP_BYTES)
+        buf_deinit(&s->out);
+    return rv;
+}
+
+/* Best effort. */
+static void last_words(struct stream *s)
+{
+    if (s->tls != NULL && encrypt(s) == 0)
+        tls_session_close(s->tls);
+    struct buf *wire = wire_of(s);
+    if (wire->size > 0)
+        (void)uv_try_write(&s->uv.stream, &(uv_buf_t){(char *)wire->data, wire->size}, 1);
 }
 
 void stream_close(struct stream *s)
 {
     if (s == NULL || s->closing)
         return;
-    if (s->ops != NULL && s->out.size > 0 && !s->write_busy)
-        (void)uv_try_write(&s->uv.stream, &(uv_buf_t){(char *)s->out.data, s->out.size},
-                           1); /* Best effort. */
+    if (s->ops != NULL && !s->write_busy)
+        last_words(s);
     s->closing = true;
     if (s->dirty)
         TAILQ_REMOVE(&s->hub->dirty, s, dirty_link);
     if (s->rested)
         TAILQ_REMOVE(&s->hub->rested, s, rested_link);
     uv_close(&s->uv.handle, stream_closed);
+}
+
+/* A handshake failed, or something forged a record. */
+static void tls_tell(struct stream *s)
+{
+    struct stream_hub *hub = s->hub;
+    char name[64];
+    uint64_t now_ms = uv_now(hub->loop);
+    if (hub->tls_told_ms != 0 && now_ms - hub->tls_told_ms < TLS_TELL_MS)
+        return; /* Anybody can cause these; one a second tells enough. */
+    hub->tls_told_ms = now_ms;
+    LOG_WARN("TLS connection failed", "from=%s why=%s", stream_peer_name(s, name, sizeof name),
+             log_quote(bytes_str(tls_session_error(s->tls))));
 }
 
 static void stream_end(struct stream *s, int status)
@@ -130,7 +183,7 @@ static void stream_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
 {
     struct stream *s = handle->data;
     (void)suggested;
-    if (s->in.size == 0) {
+    if (s->in.size == 0 || s->tls != NULL) {
         *ret = uv_buf_init((char *)s->hub->read_buffer, READ_BUFFER_BYTES);
         return;
     }
@@ -174,6 +227,34 @@ static void rest(struct stream *s)
     TAILQ_INSERT_TAIL(&s->hub->rested, s, rested_link);
 }
 
+/* Deliver what is whole in `in`; `rv` < 0: it is the last. */
+static void deliver_in(struct stream *s, int rv)
+{
+    size_t used;
+    int refused = deliver(s, bytes_of(s->in.data, s->in.size), &used);
+    if (s->closing)
+        return;
+    if (refused < 0 || rv < 0) {
+        stream_end(s, refused < 0 ? refused : rv);
+        return;
+    }
+    buf_consume(&s->in, used);
+    if (s->in.size == 0 && s->in.size_alloc > 0)
+        buf_deinit(&s->in);
+}
+
+static void tls_read(struct stream *s, struct bytes wire)
+{
+    int rv = tls_input(s->tls, wire, &s->in);
+    if (rv < 0 && rv != -EPIPE)
+        tls_tell(s);
+    if (tls_wire(s->tls)->size > 0 || (s->out.size > 0 && tls_session_open(s->tls)))
+        (void)stream_out(s); /* Marks it: the handshake goes on, or is done. */
+    deliver_in(s, rv == -EPIPE ? UV_EOF : rv);
+    if (!s->closing && wire.size == READ_BUFFER_BYTES)
+        rest(s);
+}
+
 static void stream_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 {
     struct stream *s = handle->data;
@@ -182,6 +263,10 @@ static void stream_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
         return;
     if (n < 0) {
         stream_end(s, (int)n);
+        return;
+    }
+    if (s->tls != NULL) {
+        tls_read(s, bytes_of(buf->base, (size_t)n));
         return;
     }
     bool shared = (uint8_t *)buf->base == s->hub->read_buffer;
@@ -259,7 +344,8 @@ struct buf *stream_out(struct stream *s)
 
 size_t stream_pending_bytes(const struct stream *s)
 {
-    return s->out.size + s->writing.size - s->writing_from;
+    size_t encrypted = s->tls != NULL ? tls_wire(s->tls)->size : 0;
+    return s->out.size + encrypted + s->writing.size - s->writing_from;
 }
 
 bool stream_is_stuck(const struct stream *s)
@@ -279,7 +365,7 @@ static void stream_written(uv_write_t *req, int status)
         stream_end(s, status);
         return;
     }
-    if (s->out.size > 0)
+    if (wire_of(s)->size > 0 || (s->out.size > 0 && tls_session_open(s->tls)))
         (void)stream_out(s); /* Written by the flush at the end of this turn. */
     else if (s->ops->drained != NULL)
         s->ops->drained(s->arg);
@@ -289,26 +375,33 @@ static void write_now(struct stream *s)
 {
     if (s->ops->flushing != NULL)
         s->ops->flushing(s->arg);
-    if (s->closing || s->write_busy || s->out.size == 0)
+    if (s->closing || s->write_busy)
         return;
-    int n = uv_try_write(&s->uv.stream, &(uv_buf_t){(char *)s->out.data, s->out.size}, 1);
+    if (encrypt(s) < 0) {
+        stream_end(s, -EPROTO);
+        return;
+    }
+    struct buf *wire = wire_of(s);
+    if (wire->size == 0)
+        return;
+    int n = uv_try_write(&s->uv.stream, &(uv_buf_t){(char *)wire->data, wire->size}, 1);
     if (n == UV_EAGAIN)
         n = 0;
     if (n < 0) {
         stream_end(s, n);
         return;
     }
-    if ((size_t)n == s->out.size) {
-        s->out.size = 0;
-        if (s->out.size_alloc > KEEP_BYTES)
-            buf_deinit(&s->out);
-        if (s->ops->drained != NULL)
+    if ((size_t)n == wire->size) {
+        wire->size = 0;
+        if (wire->size_alloc > KEEP_BYTES)
+            buf_deinit(wire);
+        if (s->out.size == 0 && s->ops->drained != NULL)
             s->ops->drained(s->arg);
         return;
     }
-    s->writing = s->out;
+    s->writing = *wire;
     s->writing_from = (size_t)n;
-    s->out = BUF_INIT;
+    *wire = BUF_INIT;
     s->write_busy = true;
     s->write.data = s;
     uv_buf_t rest_of_it =
@@ -366,6 +459,8 @@ int stream_start(struct stream *s,
     s->frame_bytes_max = frame_bytes_max;
     if (!s->is_unix)
         set_tcp_options(s, user_timeout_ms);
+    if (s->tls != NULL)
+        (void)stream_out(s); /* Marks it: a client speaks first. */
     return uv_read_start(&s->uv.stream, stream_alloc, stream_read);
 }
 
@@ -397,4 +492,9 @@ char *stream_peer_name(const struct stream *s, char *out, size_t size)
         (void)snprintf(out, size, "%s:%u", ip, ntohs(in->sin_port));
     }
     return out;
+}
+
+const struct identity *stream_identity(const struct stream *s)
+{
+    return s->tls != NULL ? tls_session_peer(s->tls) : NULL;
 }

@@ -10,6 +10,9 @@
  * Out: callers append frames to stream_out(), and stream_hub_flush() writes each stream's output
  * with one system call at the end of a loop turn.
  *
+ * TLS: with a context in the hub, all but Unix sockets speak TLS; frames are only exchanged once
+ * both certificates are verified.
+ *
  * End: on end of file, an error, or a frame that is refused, `ops->ended` is called once and the
  * stream is gone for its owner; after stream_close() it is not called.  The memory is freed by the
  * stream itself when libuv lets go of it.  All on the loop's thread. */
@@ -18,6 +21,7 @@
 
 #include "raftstore/base/buf.h"
 #include "raftstore/base/bytes.h"
+#include "raftstore/tls/tls.h"
 
 #include <stdbool.h>
 #include <sys/queue.h>
@@ -30,6 +34,8 @@ TAILQ_HEAD(stream_list, stream);
 struct stream_hub {
     uv_loop_t *loop;
     uint8_t *read_buffer;       /* Owned; shared by all streams. */
+    struct tls_context *tls;    /* For new streams, with a reference; NULL = in the clear. */
+    uint64_t tls_told_ms;       /* When a failed handshake was logged last. */
     struct stream_list dirty;   /* Have output. */
     struct stream_list rested;  /* Reading was interrupted to let others have their turn. */
     unsigned n_streams;         /* Not yet freed. */
@@ -50,6 +56,8 @@ struct stream_ops {
 };
 
 void stream_hub_init(struct stream_hub *hub, uv_loop_t *loop);
+/* New connections use this from now on (NULL = in the clear); takes a reference. */
+void stream_hub_set_tls(struct stream_hub *hub, struct tls_context *tls);
 /* Only when n_streams is 0. */
 void stream_hub_deinit(struct stream_hub *hub);
 
@@ -59,8 +67,9 @@ void stream_hub_flush(struct stream_hub *hub);
 /* A stream that is not connected yet: pass stream_handle() to uv_accept() or uv_tcp_connect().
  *
  * @is_unix: a Unix socket instead of TCP.
+ * @role: which side of a TLS session it will be.
  * Return: never NULL. */
-struct stream *stream_new(struct stream_hub *hub, bool is_unix);
+struct stream *stream_new(struct stream_hub *hub, bool is_unix, enum tls_role role);
 uv_stream_t *stream_handle(struct stream *s);
 
 /* The socket is connected: set its options and begin to read.
@@ -96,5 +105,8 @@ void stream_close(struct stream *s);
 
 /* The other end's address, for logs; `out` of `size` bytes (64 do). */
 char *stream_peer_name(const struct stream *s, char *out, size_t size);
+
+/* Whom the other side's certificate names; NULL: the stream is not encrypted, and anybody. */
+const struct identity *stream_identity(const struct stream *s);
 
 #endif
