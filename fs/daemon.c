@@ -27,6 +27,7 @@ struct daemon {
     char host[256];
     struct node *node; /* SOURCE local. */
     struct client *client;
+    struct tls_context *tls; /* NULL: in the clear. */
     struct fs fs;
     struct channel channel;
     uv_signal_t signals[3];
@@ -116,10 +117,41 @@ static void daemon_stop(struct daemon *d)
         on_client_closed(d);
 }
 
+/* Load the certificates.  Return: 0, or negative errno with a sentence. */
+static int load_tls(struct daemon *d, char **ret_sentence)
+{
+    struct tls_context *tls = NULL;
+    *ret_sentence = NULL;
+    int r = d->config->tls != NULL ? tls_context_load(d->config->tls, &tls, ret_sentence) : 0;
+    if (r < 0)
+        return r;
+    tls_context_unref(d->tls);
+    d->tls = tls;
+    return 0;
+}
+
+static void reload(struct daemon *d)
+{
+    char *sentence = NULL;
+    if (load_tls(d, &sentence) < 0) {
+        LOG_ERROR("certificates not reloaded, the old ones stay", "why=%s",
+                  log_quote(bytes_str(sentence)));
+    } else if (d->client != NULL) {
+        client_set_tls(d->client, d->tls);
+        LOG_INFO("certificates reloaded", "expires=%lld", (long long)tls_context_expires_s(d->tls));
+    }
+    free(sentence);
+}
+
 static void on_signal(uv_signal_t *signal, int number)
 {
+    struct daemon *d = signal->data;
+    if (number == SIGHUP && d->config->tls != NULL) {
+        reload(d);
+        return;
+    }
     LOG_INFO("unmounting", "signal=%d", number);
-    daemon_stop(signal->data);
+    daemon_stop(d);
 }
 
 static void on_unmounted(void *arg)
@@ -214,6 +246,7 @@ static void start_client(struct daemon *d)
         .addresses = d->cluster,
         .agent = "mount.holdfast " HOLDFAST_VERSION,
         .host = d->host,
+        .tls = d->tls,
         .session_ttl_ms = o->session_ttl_ms,
         .events_session = true,
         .on_session = on_session,
@@ -306,7 +339,10 @@ static int start(struct daemon *d)
         if (r < 0)
             return r;
     }
-    if (o->host != NULL)
+    const struct identity *own = d->tls != NULL ? tls_context_identity(d->tls) : NULL;
+    if (o->host == NULL && own != NULL && own->kind == IDENTITY_MOUNT)
+        (void)snprintf(d->host, sizeof d->host, "%s", own->name);
+    else if (o->host != NULL)
         (void)snprintf(d->host, sizeof d->host, "%.64s", o->host);
     else if (gethostname(d->host, sizeof d->host - 1) < 0)
         (void)snprintf(d->host, sizeof d->host, "localhost");
@@ -339,6 +375,12 @@ int daemon_run(const struct daemon_config *config)
         (void)snprintf(d.cluster, sizeof d.cluster, "unix:%s/client.sock", config->data);
     else
         (void)snprintf(d.cluster, sizeof d.cluster, "%s", config->options->source);
+    char *sentence;
+    if (load_tls(&d, &sentence) < 0) {
+        tell(&d, sentence);
+        free(sentence);
+        return DAEMON_EXIT_MOUNT;
+    }
     if (start(&d) < 0) {
         tell(&d, "the event loop did not start");
         return DAEMON_EXIT_MOUNT;
@@ -349,6 +391,7 @@ int daemon_run(const struct daemon_config *config)
     (void)uv_run(&d.loop, UV_RUN_DEFAULT);
     channel_deinit(&d.channel);
     fs_deinit(&d.fs);
+    tls_context_unref(d.tls);
     if (uv_loop_close(&d.loop) < 0)
         LOG_WARN("the loop had handles left", "%s", "");
     return d.status;

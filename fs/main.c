@@ -20,6 +20,7 @@ struct program {
     struct options options;
     char *dir;    /* Absolute. */
     char *data;   /* Absolute; NULL unless local. */
+    char *tls;    /* Absolute; NULL = none. */
     char *log;    /* Absolute; NULL: standard error stays. */
     int ready_fd; /* To the parent that waits; -1 in the foreground. */
     int error_fd; /* Standard error as it was at the start. */
@@ -83,6 +84,8 @@ static int find_paths(struct program *p, bool is_root)
             return EXIT_USAGE;
         }
     }
+    if (o->tls != NULL)
+        p->tls = absolute(o->tls);
     if (o->log != NULL)
         p->log = absolute(o->log);
     else if (!o->foreground)
@@ -166,6 +169,7 @@ static int run(struct program *p)
         .options = &p->options,
         .dir = p->dir,
         .data = p->data,
+        .tls = p->tls,
         .on_ready = on_ready,
         .arg = p,
     };
@@ -245,6 +249,7 @@ int main(int argc, char **argv)
     options_deinit(&p.options);
     free(p.dir);
     free(p.data);
+    free(p.tls);
     free(p.log);
     return status;
 }

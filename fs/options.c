@@ -33,6 +33,9 @@ const char options_usage[] =
     "                     stopped, and goes on if the cluster has kept its locks, else is killed\n"
     "  host=NAME          the host that this mount speaks for (this machine's name)\n"
     "  dircache=TIME      how long the kernel may keep a directory's mode and owner (10ms)\n"
+    "  tls=DIR            speak TLS 1.3 with DIR/ca.crt, DIR/tls.crt and DIR/tls.key (SIGHUP reads "
+    "them\n"
+    "                     anew); the host is the one that the certificate names\n"
     "  log=FILE           log of a daemon in the background\n"
     "  log_level=LEVEL    error, warn, info or debug (info)\n"
     "  ro rw exec noexec atime noatime relatime sync dirsync   as of mount(8)\n"
@@ -121,6 +124,7 @@ static int parse_text(struct options *o, struct bytes key, struct bytes value, c
 {
     char **target = bytes_equal(key, bytes_str("data"))   ? &o->data
                     : bytes_equal(key, bytes_str("host")) ? &o->host
+                    : bytes_equal(key, bytes_str("tls"))  ? &o->tls
                                                           : &o->log;
     if (value.size == 0)
         return refuse(ret_sentence, "%.*s= wants a value", (int)key.size, (const char *)key.data);
@@ -175,7 +179,7 @@ parse_choice(struct options *o, struct bytes key, struct bytes value, char **ret
  * Return: 0; -ENOENT not one of ours; -EINVAL with a sentence. */
 static int parse_option(struct options *o, struct bytes word, char **ret_sentence)
 {
-    static const char *const texts[] = {"data", "host", "log", NULL};
+    static const char *const texts[] = {"data", "host", "log", "tls", NULL};
     static const char *const choices[] = {"release", "lost", "log_level", NULL};
     const char *equals = memchr(word.data, '=', word.size);
     if (equals == NULL)
@@ -321,6 +325,8 @@ static int options_check(struct options *o, char **ret_sentence)
     o->is_local = strcmp(o->source, "local") == 0;
     if (!o->is_local && o->data != NULL)
         return refuse(ret_sentence, "data= is for SOURCE local only");
+    if (o->is_local && o->tls != NULL)
+        return refuse(ret_sentence, "tls= is for the nodes of a cluster; SOURCE local has none");
     return 0;
 }
 
@@ -355,6 +361,7 @@ void options_deinit(struct options *o)
     free(o->data);
     free(o->host);
     free(o->log);
+    free(o->tls);
     buf_deinit(&o->fuse);
 }
 

@@ -31,6 +31,7 @@ struct options {
     bool lost_freeze;     /* Stop it instead, and go on if nothing was lost after all. */
     char *data;           /* `local`: data directory; NULL = default. */
     char *host;           /* Host that the mount speaks for; NULL = this machine's name. */
+    char *tls;            /* Directory of certificates; NULL = the cluster speaks in the clear. */
     char *log;            /* Log file in the background; NULL = default. */
     enum log_level log_level;
     struct buf fuse; /* Comma list of what the kernel's mount is told (ro, noexec, ...). */

@@ -250,7 +250,8 @@ static void tls_read(struct stream *s, struct bytes wire)
         tls_tell(s);
     if (tls_wire(s->tls)->size > 0 || (s->out.size > 0 && tls_session_open(s->tls)))
         (void)stream_out(s); /* Marks it: the handshake goes on, or is done. */
-    deliver_in(s, rv == -EPIPE ? UV_EOF : rv);
+    /* Its own numbers: what the frames do is told apart from that. */
+    deliver_in(s, rv == -EPIPE ? UV_EOF : rv == -EPROTO ? UV_ECONNABORTED : rv);
     if (!s->closing && wire.size == READ_BUFFER_BYTES)
         rest(s);
 }

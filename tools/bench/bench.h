@@ -6,6 +6,7 @@
 #define HOLDFAST_BENCH_BENCH_H
 
 #include "raftstore/base/clock.h"
+#include "raftstore/tls/tls.h"
 #include "tools/bench/histogram.h"
 
 #include <stdbool.h>
@@ -54,6 +55,7 @@ struct bench_options {
     bool baseline;              /* Measure bare libraft as well. */
     pid_t pids[BENCH_PIDS_MAX]; /* Servers whose CPU time is counted. */
     unsigned n_pids;
+    struct tls_context *tls;                /* --tls; NULL = in the clear. */
     enum bench_mode modes[BENCH_MODES_MAX]; /* What to run, in order. */
     unsigned n_modes;
 };

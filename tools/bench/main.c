@@ -38,6 +38,7 @@ static const char usage[] =
     "  --nodes N         nodes of the baseline (as many as the cluster has voters, else 3)\n"
     "  --baseline-dir D  where it keeps its logs: the same kind of disk as the nodes' (.)\n"
     "  --no-baseline     leave it out\n"
+    "  --tls DIR         speak TLS with DIR/ca.crt, tls.crt and tls.key\n"
     "  --pids LIST       processes of the servers, to count their CPU time\n"
     "  --json            one JSON object a line\n"
     "  --help, --version\n"
@@ -104,6 +105,16 @@ static int parse_unsigned(const char *text, unsigned min, unsigned max, unsigned
     return 0;
 }
 
+static int load_tls(const char *dir, struct bench_options *o)
+{
+    char *sentence = NULL;
+    if (tls_context_load(dir, &o->tls, &sentence) == 0)
+        return 0;
+    (void)fprintf(stderr, "holdfast-bench: %s\n", sentence);
+    free(sentence);
+    return -1;
+}
+
 static int parse_pids(const char *text, struct bench_options *o)
 {
     char *end;
@@ -147,6 +158,7 @@ enum {
     OPT_BASELINE_DIR,
     OPT_NO_BASELINE,
     OPT_PIDS,
+    OPT_TLS,
     OPT_JSON,
     OPT_HELP,
     OPT_VERSION,
@@ -167,6 +179,7 @@ static const struct option long_options[] = {
     {"baseline-dir", required_argument, NULL, OPT_BASELINE_DIR},
     {"no-baseline", no_argument, NULL, OPT_NO_BASELINE},
     {"pids", required_argument, NULL, OPT_PIDS},
+    {"tls", required_argument, NULL, OPT_TLS},
     {"json", no_argument, NULL, OPT_JSON},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
@@ -220,6 +233,8 @@ static int parse_option(int which, struct bench_options *o)
     case OPT_NO_BASELINE:
         o->baseline = false;
         return 0;
+    case OPT_TLS:
+        return load_tls(optarg, o);
     case OPT_PIDS:
         return parse_pids(optarg, o);
     case OPT_JSON:

@@ -282,6 +282,7 @@ static int open_clients(struct native *n, uint64_t session_ttl_ms)
         struct client_config config = {
             .loop = &n->loop,
             .addresses = n->options->cluster,
+            .tls = n->options->tls,
             .agent = "holdfast-bench " HOLDFAST_VERSION,
             .session_ttl_ms = session_ttl_ms,
             .events_session = n->mode == BENCH_CONTEND, /* Grants to those who wait. */
@@ -410,6 +411,7 @@ unsigned bench_native_voters(const struct bench_options *o)
     struct client_config config = {
         .loop = &loop,
         .addresses = o->cluster,
+        .tls = o->tls,
         .agent = "holdfast-bench " HOLDFAST_VERSION,
     };
     q.what = HF__QUERY__WHAT__MEMBERS;

@@ -35,11 +35,13 @@ enum cli_exit {
 
 struct cli {
     uv_loop_t loop;
-    struct client *client; /* NULL until it is needed. */
-    char *cluster;         /* Owned: addresses. */
-    const char *mount;     /* --mount or $HOLDFAST_MOUNT; NULL = /locks. */
-    bool json;             /* --json */
-    uint64_t timeout_ms;   /* --timeout */
+    struct client *client;   /* NULL until it is needed. */
+    char *cluster;           /* Owned: addresses. */
+    const char *tls_dir;     /* --tls or $HOLDFAST_TLS; NULL = in the clear. */
+    struct tls_context *tls; /* Of tls_dir, once it is needed. */
+    const char *mount;       /* --mount or $HOLDFAST_MOUNT; NULL = /locks. */
+    bool json;               /* --json */
+    uint64_t timeout_ms;     /* --timeout */
     bool timeout_given;
     uint64_t end_mono_ns; /* When that is over. */
     bool interrupted;     /* SIGINT or SIGTERM. */
@@ -64,6 +66,7 @@ struct cli {
     void (*on_event)(void *arg, const Hf__Event *event); /* Of the session; NULL = none. */
     void (*on_gap)(void *arg);
     void *watch_arg;
+    unsigned days; /* cert: 0 = not given. */
 };
 
 /* ---- connect.c -------------------------------------------------------------------------- */
@@ -72,6 +75,10 @@ struct cli {
  *
  * Return: EXIT_DONE or another code. */
 int cli_connect(struct cli *cli, bool with_session);
+
+/* Load the certificates of --tls, if it was given.  Return: EXIT_DONE; else a sentence is printed.
+ */
+int cli_load_tls(struct cli *cli);
 
 /* A lock's name of an argument: "a/b" as it is; an absolute path through a mount ("/locks/a/b") is
  * translated, and that mount's cluster is taken if none was given.
@@ -172,6 +179,7 @@ int cli_renew(struct cli *cli, int n, char **words);
 int cli_release(struct cli *cli, int n, char **words);
 int cli_break(struct cli *cli, int n, char **words);
 int cli_run_command(struct cli *cli, int n, char **words);
+int cli_cert(struct cli *cli, int n, char **words);
 int cli_snapshot(struct cli *cli, int n, char **words);
 int cli_member(struct cli *cli, int n, char **words);
 int cli_leader(struct cli *cli, int n, char **words);

@@ -136,14 +136,29 @@ static void watch_signals(struct cli *cli)
     }
 }
 
+int cli_load_tls(struct cli *cli)
+{
+    char *sentence = NULL;
+    if (cli->tls_dir == NULL || cli->tls != NULL)
+        return EXIT_DONE;
+    if (tls_context_load(cli->tls_dir, &cli->tls, &sentence) == 0)
+        return EXIT_DONE;
+    int code = cli_fail(EXIT_USAGE, "%s", sentence);
+    free(sentence);
+    return code;
+}
+
 int cli_connect(struct cli *cli, bool with_session)
 {
-    int code = find_cluster(cli);
+    int code = cli_load_tls(cli);
+    if (code == EXIT_DONE)
+        code = find_cluster(cli);
     if (code != EXIT_DONE)
         return code;
     struct client_config config = {
         .loop = &cli->loop,
         .addresses = cli->cluster,
+        .tls = cli->tls,
         .agent = "holdfast/" HOLDFAST_VERSION,
         .session_ttl_ms = !with_session              ? 0
                           : cli->session_ttl_ms != 0 ? cli->session_ttl_ms

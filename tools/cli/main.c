@@ -40,9 +40,14 @@ static const char help[] =
     "  member replace OLDID NEWID=RAFTHOST:PORT,CLIENTHOST:PORT\n"
     "  leader transfer [ID]         hand leadership over (to the best)\n"
     "\n"
+    "  cert DIR KIND/NAME[=DNS-NAME,IP,...]...   certificates for node/ID, mount/HOST,\n"
+    "                               gateway/NAME, client/NAME in DIR (and a private authority)\n"
+    "      --days N                   how long they are good (825)\n"
+    "\n"
     "Options of all:\n"
     "  --cluster HOST:PORT,...      or $HOLDFAST_CLUSTER\n"
     "  --mount DIR                  find the cluster by this mount ($HOLDFAST_MOUNT, /locks)\n"
+    "  --tls DIR                    speak TLS with DIR/ca.crt, tls.crt, tls.key ($HOLDFAST_TLS)\n"
     "  --json                       answer in JSON\n"
     "  --timeout DURATION           give up after (10s; member changes 60s)\n"
     "  --help, --version\n"
@@ -69,6 +74,8 @@ enum option_id {
     OPTION_NOTE,
     OPTION_LIMIT,
     OPTION_LOSS,
+    OPTION_TLS,
+    OPTION_DAYS,
     OPTION_HELP,
     OPTION_VERSION,
 };
@@ -87,6 +94,8 @@ static const struct option options[] = {
     {"limit", required_argument, NULL, OPTION_LIMIT},
     {"n", required_argument, NULL, OPTION_LIMIT},
     {"kill-after-loss", required_argument, NULL, OPTION_LOSS},
+    {"tls", required_argument, NULL, OPTION_TLS},
+    {"days", required_argument, NULL, OPTION_DAYS},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
     {0},
@@ -105,6 +114,7 @@ static const struct subcommand {
          BIT(OPTION_NOTE) | BIT(OPTION_LIMIT),
      0},
     {"break", cli_break, BIT(OPTION_TOKEN), 0},
+    {"cert", cli_cert, BIT(OPTION_DAYS), 0},
     {"leader", cli_leader, 0, 0},
     {"ls", cli_ls, 0, 0},
     {"member", cli_member, 0, 0},
@@ -125,6 +135,15 @@ static int set_duration(const char *name, const char *text, uint64_t min_ms, uin
         return cli_fail(EXIT_USAGE,
                         "--%s %s: not a duration from %llums to 30d (500ms, 90s, 5m, 1h30m, ...)",
                         name, text, (unsigned long long)min_ms);
+    return EXIT_DONE;
+}
+
+static int set_days(struct cli *cli, const char *text)
+{
+    uint64_t days;
+    if (text_number(text, &days) < 0 || days == 0 || days > 36500)
+        return cli_fail(EXIT_USAGE, "--days %s: not a number from 1 to 36500", text);
+    cli->days = (unsigned)days;
     return EXIT_DONE;
 }
 
@@ -173,6 +192,11 @@ static int set_option(struct cli *cli, int id)
         if (cli->loss_signal < 0)
             return cli_fail(EXIT_USAGE, "--kill-after-loss %s: not a signal", optarg);
         return EXIT_DONE;
+    case OPTION_TLS:
+        cli->tls_dir = optarg;
+        return EXIT_DONE;
+    case OPTION_DAYS:
+        return set_days(cli, optarg);
     default:
         return cli_fail(EXIT_USAGE, "see holdfast --help");
     }
@@ -188,8 +212,8 @@ static const struct subcommand *find_subcommand(const char *name)
 
 static int check_options(const struct subcommand *sub, unsigned given)
 {
-    unsigned common =
-        BIT(OPTION_CLUSTER) | BIT(OPTION_MOUNT) | BIT(OPTION_JSON) | BIT(OPTION_TIMEOUT);
+    unsigned common = BIT(OPTION_CLUSTER) | BIT(OPTION_MOUNT) | BIT(OPTION_JSON) |
+                      BIT(OPTION_TIMEOUT) | BIT(OPTION_TLS);
     unsigned wrong = given & ~((common & ~sub->refused) | sub->allowed);
     for (size_t i = 0; options[i].name != NULL; i++)
         if (wrong & BIT(options[i].val))
@@ -263,6 +287,7 @@ static int run(struct cli *cli, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct cli cli = {.timeout_ms = TIMEOUT_MS, .mount = getenv("HOLDFAST_MOUNT")};
+    const char *tls = getenv("HOLDFAST_TLS");
     const char *cluster = getenv("HOLDFAST_CLUSTER");
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     (void)sigaction(SIGPIPE, &ignore, &cli.old_pipe);
@@ -270,8 +295,11 @@ int main(int argc, char **argv)
         return cli_fail(EXIT_AWAY, "no event loop: out of descriptors?");
     if (cluster != NULL && cluster[0] != '\0')
         cli.cluster = xstrdup(cluster);
+    if (tls != NULL && tls[0] != '\0')
+        cli.tls_dir = tls;
     int code = run(&cli, argc, argv);
     free(cli.cluster);
+    tls_context_unref(cli.tls);
     (void)uv_loop_close(&cli.loop); /* Nothing is left in it. */
     if (fflush(stdout) != 0 && code == EXIT_DONE)
         code = cli_fail(EXIT_CANT_WRITE, "the answer can't be written: %s", strerror(errno));

@@ -86,6 +86,7 @@ static void ask(struct cli *cli, struct survey *s, struct node_row *row)
     struct client_config config = {.loop = &cli->loop,
                                    .addresses = row->address,
                                    .agent = "holdfast/" HOLDFAST_VERSION,
+                                   .tls = cli->tls,
                                    .pinned = true};
     row->survey = s;
     if (row->address[0] == '\0' || client_new(&config, &row->client) < 0) {

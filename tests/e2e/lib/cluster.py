@@ -178,6 +178,8 @@ class Node:
                 argv += ["--member", node.member]
         if self.joining:
             argv += ["--join"]
+        if c.certificates:
+            argv += ["--tls", c.tls(f"node/{self.id}")]
         argv += [*c.options, *options]
         self.process = Process(c.test, f"node{self.id}", argv, env)
         return self
@@ -189,7 +191,7 @@ class Node:
         return self.process is not None and self.process.alive()
 
     def connect(self, timeout=5.0):
-        return wire.Client(self.host, self.client_port, timeout)
+        return wire.Client(self.host, self.client_port, timeout, self.cluster.tls("client/test"))
 
     def status(self, timeout=1.0):
         """Its status, or None when it does not answer."""
@@ -283,14 +285,28 @@ def is_mounted(directory):
 
 
 class Cluster:
-    def __init__(self, test, n, host="127.0.0.1", options=()):
+    """`tls`: nodes speak TLS, with certificates of an authority of their own."""
+
+    def __init__(self, test, n, host="127.0.0.1", options=(), tls=False):
         self.test = test
+        self.certificates = os.path.join(test.directory, "certificates") if tls else None
         self.options = list(options)
         self.nodes = {}
         self.mounts = {}
         self.host = host
         for number in range(1, n + 1):
             self.add_node(number)
+
+    def tls(self, identity):
+        """The directory of a certificate ("node/1", "mount/HOST", "client/NAME"); made on demand.
+        None: the cluster speaks in the clear."""
+        if not self.certificates:
+            return None
+        directory = os.path.join(self.certificates, identity.replace("/", "-"))
+        if not os.path.exists(directory):
+            subprocess.run([self.test.program("holdfast"), "cert", self.certificates, identity],
+                           check=True, timeout=30, stdout=subprocess.DEVNULL)
+        return directory
 
     @staticmethod
     def bracket(host):
@@ -328,6 +344,8 @@ class Cluster:
         return [n for n in list(self.nodes.values()) if n is not leader and n.alive()]
 
     def mount(self, name, nodes=None, options="ttl=5s,timeout=3s"):
+        if self.certificates and "tls=" not in options:
+            options += ",tls=" + self.tls("mount/host-" + name)
         chosen = [self.nodes[i] for i in nodes] if nodes else list(self.nodes.values())
         self.mounts[name] = Mount(self, name, chosen, options)
         return self.mounts[name]
@@ -355,6 +373,8 @@ class Cluster:
         """Run the CLI; returns the completed process."""
         argv = [self.test.program("holdfast"), *map(str, arguments), "--cluster",
                 cluster or self.addresses()]
+        if self.certificates:
+            argv += ["--tls", self.tls("client/test")]
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=timeout, check=False)
         if REPORT.search(done.stderr):

@@ -4,6 +4,7 @@ It shares no code with the client library, so that a test which speaks to one ce
 what that node says, without redirection, repetition or a cache.  Numbers: raftstore/wire.
 """
 import socket
+import ssl
 import struct
 
 OP = {"session-open": 1, "keepalive": 2, "session-close": 3, "acquire": 4, "renew": 6,
@@ -95,16 +96,22 @@ class Failure(Exception):
 
 
 class Client:
-    """One connection to one node."""
+    """One connection to one node.  `tls`: a directory with ca.crt, tls.crt and tls.key."""
 
-    def __init__(self, host, port, timeout=5.0):
+    def __init__(self, host, port, timeout=5.0, tls=None, client_host="test"):
         self.socket = socket.create_connection((host, port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            context = ssl.create_default_context(cafile=tls + "/ca.crt")
+            context.check_hostname = False  # A node is known by its URI, not by a DNS name.
+            context.load_cert_chain(tls + "/tls.crt", tls + "/tls.key")
+            context.set_alpn_protocols(["holdfast/1"])
+            self.socket = context.wrap_socket(self.socket)
         self.buffer = b""
         self.id = 0
         self.session_id = 0
         self.seq = 0
-        hello = field(1, 1) + field(2, 1) + field(3, "holdfast-test 1") + field(4, "test")
+        hello = field(1, 1) + field(2, 1) + field(3, "holdfast-test 1") + field(4, client_host)
         self.send(field(2, hello))
         frame = self.receive()
         if 2 not in frame:
@@ -196,8 +203,8 @@ class Client:
                 "session_id": one(r, 3), "token": one(r, 4), "deadline_ns": one(r, 5),
                 "index": one(r, 10), "repeated": bool(one(r, 9))}
 
-    def open_session(self, ttl_ms=30000):
-        r = self.command("session-open", f13=ttl_ms, f19="test")
+    def open_session(self, ttl_ms=30000, host="test"):
+        r = self.command("session-open", f13=ttl_ms, f19=host)
         self.session_id = r["session_id"]
         return r
 
