@@ -42,8 +42,8 @@ static void grant_waiter(struct lock_table *t, struct waiter *w)
         w->agent->n_waiters++; /* So that it lives on if it gets the hold. */
     struct agent *a = w->agent;
     waiter_dequeue(t, w);
-    /* The lock may need less now.  And of a semaphore's slots there may be one left for whom this one
-     * kept waiting; on the only path the scan goes on by itself. */
+    /* The lock may need less now.  And of a semaphore's slots there may be one left for whom this
+     * one kept waiting; on the only path the scan goes on by itself. */
     bool more = w->limit != 0 && w->n_paths > 1;
     for (unsigned i = 0; i < w->n_paths; i++)
         node_touch(t, nodes[i], more ? 0 : 1, more ? LOCK_RANGE_END : 0);
