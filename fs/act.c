@@ -294,10 +294,27 @@ static void act_by_handle(struct act *a, struct hold *h)
     act_send(a);
 }
 
+/* As unlink(2) of a local file does: the name is free, whoever has the old one open. */
+static void act_release_locker(struct act *a)
+{
+    struct locker *other, *l = a->locker, *stake = l->leans != NULL ? l->leans : l;
+    uid_t uid = a->op.caller.uid;
+    locker_ref(stake);
+    locker_ref(stake);
+    a->locker = stake;
+    held_set(&stake->held, 0, HELD_END, HELD_NONE);
+    locking_stand_alone(stake);
+    locker_unref(l);
+    while ((other = locker_find_authorised(a->op.fs, a->path, uid, &a->lineage)) != NULL)
+        locking_release(other);
+    act_send(a); /* For its answer; may end it. */
+    locking_release(stake);
+    locker_unref(stake);
+}
+
 /* A flock or fcntl lock of this mount.  It needs no renewal: the session keeps it. */
 static void act_by_locker(struct act *a, struct locker *l)
 {
-    struct locker *other;
     a->locker = l;
     locker_ref(l);
     if (!locker_check(l)) {
@@ -312,13 +329,7 @@ static void act_by_locker(struct act *a, struct locker *l)
     } else if (a->command.verb != COMMAND_RELEASE) {
         act_done(a, 0);
     } else {
-        /* As unlink(2) of a local file does: the name is free, whoever has the old one open. */
-        uid_t uid = a->op.caller.uid;
-        held_set(&l->held, 0, HELD_END, HELD_NONE);
-        while ((other = locker_find_authorised(a->op.fs, a->path, uid, &a->lineage)) != NULL)
-            locking_release(other);
-        act_send(a); /* For its answer; may end it. */
-        locking_release(l);
+        act_release_locker(a);
     }
 }
 

@@ -64,6 +64,12 @@ enum held_mode held_piece(const struct held *h, uint64_t start, uint64_t end, ui
     return HELD_NONE;
 }
 
+bool held_all(const struct held *h)
+{
+    return h->n == 1 && h->list[0].start == 0 && h->list[0].end == HELD_END &&
+           h->list[0].mode == HELD_EXCLUSIVE;
+}
+
 bool held_any(const struct held *h, uint64_t start, uint64_t end)
 {
     for (size_t i = 0; i < h->n; i++)

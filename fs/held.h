@@ -33,6 +33,9 @@ void held_set(struct held *h, uint64_t start, uint64_t end, enum held_mode mode)
  * @ret_end: last byte of the piece, at most `end`. */
 enum held_mode held_piece(const struct held *h, uint64_t start, uint64_t end, uint64_t *ret_end);
 
+/* Is everything held, exclusively? */
+bool held_all(const struct held *h);
+
 /* Is any byte of start..end held? */
 bool held_any(const struct held *h, uint64_t start, uint64_t end);
 

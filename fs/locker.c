@@ -169,6 +169,40 @@ bool locker_move(struct locker *l)
     return true;
 }
 
+struct locker *
+locker_support(const struct handle *h, enum locker_kind kind, struct process_id process)
+{
+    struct locker *l;
+    LIST_FOREACH(l, &h->lockers, in_handle)
+    {
+        if (l->kind != kind && l->adopted == NULL && l->leans == NULL && held_all(&l->held) &&
+            !l->lost && process.pid != 0 && process_equal(l->process, process))
+            return l;
+    }
+    return NULL;
+}
+
+void locker_lean(struct locker *l, struct locker *on)
+{
+    l->leans = on;
+    locker_ref(on);
+    on->leaner = l;
+    free(l->text);
+    l->text = xstrdup(on->text);
+    l->token = on->token;
+}
+
+void locker_unlean(struct locker *l)
+{
+    struct locker *on = l->leans;
+    if (on == NULL)
+        return;
+    l->leans = NULL;
+    on->leaner = NULL;
+    locker_unref(on);
+    locker_rename(l);
+}
+
 void locker_detach(struct locker *l)
 {
     file_leave(l);
@@ -195,6 +229,10 @@ void locker_unref(struct locker *l)
         return;
     if (l->adopted != NULL)
         hold_unref(l->adopted);
+    if (l->leans != NULL) {
+        l->leans->leaner = NULL;
+        locker_unref(l->leans);
+    }
     if (l->latest != NULL)
         handle_unref(l->file->fs, l->latest);
     lock_file_unref(l->file);

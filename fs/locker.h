@@ -6,7 +6,12 @@
  * still under way can never meet a later lock of the same open file or process.
  *
  * A locker of a descriptor that acquired by O_EXCL adopts that lease: it needs no hold of its own,
- * whatever its mode, and its unlock leaves the lease alone. */
+ * whatever its mode, and its unlock leaves the lease alone.
+ *
+ * flock and fcntl locks of one descriptor and one process must not be in each other's way: the
+ * second locker leans on the first, if that holds the whole file exclusively.  It shares its owner
+ * text and has no hold of its own.  As long as it holds anything, the first one's hold stays at the
+ * cluster as it is, also when that has been unlocked or closed. */
 #ifndef HOLDFAST_FS_LOCKER_H
 #define HOLDFAST_FS_LOCKER_H
 
@@ -50,6 +55,8 @@ struct locker {
     struct held held;      /* What the program holds, as it was told. */
     uint64_t token;        /* Of the latest grant. */
     struct hold *adopted;  /* The lease that stands for everything (with a reference). */
+    struct locker *leans;  /* On this one (with a reference); NULL: none. */
+    struct locker *leaner; /* The one that leans on it; NULL: none. */
     bool lost;             /* Its session was lost, or an operator broke the hold. */
     bool told;             /* The program was told so (or will be killed for it): no way back. */
     uid_t uid;             /* Of who locked last. */
@@ -96,6 +103,15 @@ void locker_through(struct locker *l, struct handle *h);
  *
  * Return: false: there is none. */
 bool locker_move(struct locker *l);
+
+/* What a locker could lean on that locks through `h` for this process; NULL: nothing. */
+struct locker *
+locker_support(const struct handle *h, enum locker_kind kind, struct process_id process);
+
+void locker_lean(struct locker *l, struct locker *on);
+
+/* No longer: it has a text of its own again.  Nothing happens where it does not lean. */
+void locker_unlean(struct locker *l);
 
 /* Out of the file and the handle; the requests keep it. */
 void locker_detach(struct locker *l);

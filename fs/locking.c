@@ -349,6 +349,72 @@ static void request_ask(struct lock_request *r, enum step step)
         locker_set_process(l, r->op.caller.uid, r->process);
 }
 
+static void request_join(struct lock_request *r, struct locker *l)
+{
+    r->locker = l;
+    locker_ref(l);
+    TAILQ_INSERT_TAIL(&l->requests, r, link);
+}
+
+/* ---- Lockers that lean ---- */
+
+/* Nobody leans on it any more: the cluster is told how little it holds meanwhile. */
+static void reconcile(struct locker *l)
+{
+    if (held_all(&l->held))
+        return;
+    if (l->held.n == 0) {
+        send_release(l, 0, HELD_END);
+        locker_rename(l);
+        return;
+    }
+    struct lock_request *r = xcalloc(1, sizeof *r);
+    r->op.fs = l->file->fs;
+    r->handle = l->handle;
+    handle_ref(r->handle);
+    r->want = (struct lock_want){.kind = l->kind, .mode = HELD_EXCLUSIVE, .end = HELD_END};
+    r->orphan = true;
+    l->n_orphans++;
+    request_join(r, l);
+    request_undo(r);
+}
+
+static void unlean(struct locker *l)
+{
+    struct locker *on = l->leans;
+    locker_ref(on);
+    locker_unlean(l);
+    reconcile(on);
+    locker_unref(on);
+}
+
+void locking_stand_alone(struct locker *l)
+{
+    struct locker *leaner = l->leaner;
+    if (leaner == NULL)
+        return;
+    held_set(&leaner->held, 0, HELD_END, HELD_NONE);
+    locker_unlean(leaner);
+}
+
+/* Is what it wants covered by what it leans on, or can lean on, or by a hold of its own that must
+ * stay? */
+static bool is_covered(struct lock_request *r, bool alone)
+{
+    struct locker *l = r->locker;
+    if (l->leans != NULL || l->leaner != NULL)
+        return true;
+    if (!alone || l->held.n > 0 || r->want.mode == HELD_NONE)
+        return false;
+    struct locker *on = locker_support(r->handle, l->kind, r->process);
+    if (on == NULL || on->leaner != NULL || !TAILQ_EMPTY(&on->requests) ||
+        !client_session_live(fs_of(r)->client))
+        return false;
+    locker_lean(l, on);
+    locker_set_process(l, r->op.caller.uid, r->process);
+    return true;
+}
+
 /* The locker is free to ask. */
 static void request_begin(struct lock_request *r)
 {
@@ -364,6 +430,11 @@ static void request_begin(struct lock_request *r)
         finish(r, 0);
     } else if (alone && mode == want->mode && end == want->end) {
         finish(r, 0); /* It is so already. */
+    } else if (is_covered(r, alone)) {
+        held_set(&l->held, want->start, want->end, want->mode);
+        if (l->leans != NULL && l->held.n == 0)
+            unlean(l);
+        finish(r, 0);
     } else if (want->mode == HELD_NONE) {
         request_ask(r, STEP_UNLOCK);
     } else if (want->kind == LOCKER_FLOCK && mode == HELD_SHARED) {
@@ -515,13 +586,6 @@ static void on_answer(void *arg, const struct client_result *result)
 
 /* ---- Beginning and close ---- */
 
-static void request_join(struct lock_request *r, struct locker *l)
-{
-    r->locker = l;
-    locker_ref(l);
-    TAILQ_INSERT_TAIL(&l->requests, r, link);
-}
-
 static struct locker *locker_get(struct handle *h, enum locker_kind kind, uint64_t owner)
 {
     struct locker *l = locker_find(h, kind, owner);
@@ -555,7 +619,9 @@ static void drop(struct locker *l)
     locker_detach(l);
     if (l->held.n > 0)
         held_set(&l->held, 0, HELD_END, HELD_NONE);
-    if (any)
+    if (l->leans != NULL)
+        unlean(l);
+    else if (any && l->leaner == NULL) /* Else it goes with that one. */
         send_release(l, 0, HELD_END);
     TAILQ_FOREACH_SAFE(r, &l->requests, link, next)
     {
@@ -646,6 +712,11 @@ void locking_release_handle(struct handle *h)
 void locking_release(struct locker *l)
 {
     held_set(&l->held, 0, HELD_END, HELD_NONE);
+    if (l->leans != NULL) {
+        unlean(l);
+        return;
+    }
+    locking_stand_alone(l);
     if (!TAILQ_EMPTY(&l->requests)) {
         drop(l); /* What is under way must not be met by the release. */
         return;

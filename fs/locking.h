@@ -38,9 +38,12 @@ void locking_flush(struct fs *fs, const char *path, uint64_t owner);
 /* The open file is gone, with its locks. */
 void locking_release_handle(struct handle *h);
 
-/* Give back all that a locker holds, by the will of somebody who may.  Its requests start anew, on
- * another locker: this one may be gone. */
+/* Give back all that a locker holds, with what leans on it, by the will of somebody who may.  Its
+ * requests start anew, on another locker: this one may be gone. */
 void locking_release(struct locker *l);
+
+/* What leans on this locker has nothing from now on.  The caller has a reference to it. */
+void locking_stand_alone(struct locker *l);
 
 /* The session was resumed, or ended: who waits for that goes on. */
 void locking_session_kept(struct fs *fs);

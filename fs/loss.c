@@ -60,6 +60,8 @@ static void lose(struct locker *l)
         l->latest->lost = true;
     held_set(&l->held, 0, HELD_END, HELD_NONE);
     poll_wake(l->handle);
+    if (l->leaner != NULL)
+        lose(l->leaner);
 }
 
 /* Call for every locker with holds of its own. */
@@ -116,6 +118,9 @@ static void on_ended(struct fs *fs, struct locker *l)
 {
     on_lost(fs, l); /* Unless it is known. */
     lose(l);
+    locker_unlean(l);
+    if (l->leaner != NULL)
+        locker_unlean(l->leaner);
 }
 
 void loss_session(struct fs *fs, enum client_session_event event)
@@ -169,11 +174,15 @@ void loss_event(struct fs *fs, const Hf__Event *event)
         return; /* The session's end is the session's news; RELEASED was our own wish. */
     if (fs->lock_files != NULL)
         HASH_FIND(hh, fs->lock_files, event->path.data, event->path.len, f);
-    struct locker *l = f != NULL ? find_owner(f, pack_bytes(event->owner)) : NULL;
+    if (f == NULL)
+        return;
+    lock_file_ref(f);
+    struct locker *l = find_owner(f, pack_bytes(event->owner));
     if (l != NULL && taken_away)
-        ask_release(fs, l->file->path, event->token); /* Wherever it stands now. */
-    if (l != NULL)
-        lose_one(fs, l);
+        ask_release(fs, f->path, event->token); /* Wherever it stands now. */
+    for (; l != NULL; l = find_owner(f, pack_bytes(event->owner)))
+        lose_one(fs, l); /* And who leans on it. */
+    lock_file_unref(f);
 }
 
 struct gap {

@@ -78,11 +78,16 @@ static pid_t local_pid(const struct fs *fs, const Hf__Hold *h)
 static const Hf__Hold *find_conflict(const struct getlk *g, const Hf__Node *node)
 {
     const struct locker *l = locker_find(g->handle, LOCKER_FCNTL, g->owner);
+    /* What the process has locked by flock through this descriptor is not in the way either. */
+    const struct locker *support = locker_support(g->handle, LOCKER_FCNTL, op_process(&g->op));
+    if (support != NULL && support->leaner != NULL && support->leaner != l)
+        support = NULL; /* Another process was first. */
     const Hf__Hold *first = NULL;
     for (size_t i = 0; i < node->n_holds; i++) {
         const Hf__Hold *h = node->holds[i];
         if (h->start > g->want.end || UINT64_MAX - h->end_inverted < g->want.start ||
             (h->mode == WIRE_MODE_SHARED && g->want.mode == HELD_SHARED) || is_own(l, h) ||
+            is_own(support, h) ||
             lock_file_releases(g->op.fs, g->handle->inode->path, pack_bytes(h->owner)))
             continue;
         if (first == NULL || h->start < first->start)

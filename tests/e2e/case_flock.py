@@ -104,6 +104,11 @@ def exclude(a, b):
     fcntl.flock(fb, EX | NB)
     os.close(fb)
     fcntl.flock(fa, EX)
+    fcntl.lockf(fa, EX | NB)  # Not in its own way.
+    fcntl.flock(fa, UN)
+    fb = opened(b, "x")
+    busy(lambda: fcntl.flock(fb, SH | NB), "flock against what was locked twice")
+    os.close(fb)
     os.close(fa)
     lease = wait_for("the lock to be free", 5, lambda: a.try_acquire("x"))
     fb = opened(b, "x")

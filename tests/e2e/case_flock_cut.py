@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib
 from cluster import check, equal, run_case, wait_for  # noqa: E402
 from proxy import Relay  # noqa: E402
 
-EX, NB = fcntl.LOCK_EX, fcntl.LOCK_NB
+EX, NB, UN = fcntl.LOCK_EX, fcntl.LOCK_NB, fcntl.LOCK_UN
 
 # Says when it was told: by ESTALE, or by a signal.  One clock for all: CLOCK_BOOTTIME.
 HOLDER = r"""
@@ -23,7 +23,8 @@ def told(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, told)
 fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
-(fcntl.flock if sys.argv[2] == "flock" else fcntl.lockf)(fd, fcntl.LOCK_EX)
+for kind in sys.argv[2].split("+"):
+    (fcntl.flock if kind == "flock" else fcntl.lockf)(fd, fcntl.LOCK_EX)
 print("locked", flush=True)
 if sys.argv[3] == "sleep":
     while True:
@@ -92,7 +93,7 @@ class Bench:
 
 def told_first(bench, a, b):
     margins = []
-    for kind, how in (("flock", "poll"), ("lockf", "poll"), ("flock", "poll")):
+    for kind, how in (("flock", "poll"), ("lockf", "poll"), ("flock+lockf", "poll")):
         name, holder, waiter, granted = bench.round(a, b, kind, how)
         what, when = holder.stdout.readline().split()
         equal(what, "ESTALE", "what the holder was told")
@@ -158,6 +159,8 @@ def resumed(bench, a, b):
     """Who did not notice that the session was in doubt, and nobody wanted the lock: nothing happened."""
     fd = os.open(a.path("kept"), os.O_CREAT | os.O_RDWR)
     fcntl.flock(fd, EX)
+    fcntl.lockf(fd, EX)
+    fcntl.flock(fd, UN)  # Kept for the other lock.
     bench.relay.cut("cut-off")
     time.sleep(2.0)
     bench.relay.heal("cut-off")
@@ -175,10 +178,13 @@ def resumed(bench, a, b):
     os.close(other)
 
 
-def broken(bench, a, b):
+def broken(bench, a, b, kind):
     """An operator's break is a loss."""
     fd = os.open(a.path("broken"), os.O_CREAT | os.O_RDWR)
     fcntl.flock(fd, EX)
+    if kind == "lockf":
+        fcntl.lockf(fd, EX)
+        fcntl.flock(fd, UN)
     bench.cluster.cli("break", "broken", "--token", b.read("broken")["token"])
 
     def lost():
@@ -200,7 +206,8 @@ def main(t):
     a = bench.mount("a", "cut-off")
     told_first(bench, a, b)
     resumed(bench, a, b)
-    broken(bench, a, b)
+    for kind in ("flock", "lockf"):
+        broken(bench, a, b, kind)
     equal(a.unmount(), 0, "exit status of the mount")
     signalled(bench, b)
     frozen(bench, b)

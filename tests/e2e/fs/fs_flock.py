@@ -442,6 +442,98 @@ def test_exclusion_among_kinds(m):
     free(p)
 
 
+def test_both_kinds_on_one_descriptor(m):
+    """A process that locks a descriptor by flock and by fcntl is not in its own way."""
+    p = m.path("both")
+
+    def others(flock=None, lockf=None):
+        """What another process can have: the mode, or None."""
+        def child():
+            fd = opened(p)
+            for lock_it, best in ((fcntl.flock, flock), (fcntl.lockf, lockf)):
+                for mode in (EX, SH):
+                    if best is not None and mode in (best, SH):
+                        lock_it(fd, mode | NB)
+                        lock_it(fd, UN)
+                    else:
+                        busy(lambda lock_it=lock_it, mode=mode: lock_it(fd, mode | NB))
+        in_child(child)
+
+    for first, second in ((fcntl.flock, fcntl.lockf), (fcntl.lockf, fcntl.flock)):
+        for unlock in ((first, second), (second, first), None):
+            a = opened(p)
+            first(a, EX | NB)
+            assert getlk(a, fcntl.F_WRLCK)[0] == fcntl.F_UNLCK
+            second(a, EX)
+            second(a, SH | NB)
+            second(a, EX | NB)
+            others()
+            if unlock:
+                unlock[0](a, UN)
+                others()
+                unlock[0](a, EX | NB)
+                unlock[0](a, UN)
+                unlock[1](a, UN)
+                assert not os.path.exists(p)
+                first(a, SH | NB)  # It is as it was in the beginning.
+                others(SH, SH)
+                first(a, UN)
+            os.close(a)
+            free(p)
+        a = opened(p)
+        first(a, EX)
+        second(a, EX)
+        first(a, SH)
+        others()
+        second(a, UN)
+        wait_until(lambda: peek(p)["mode"] == "shared", 5)
+        others(SH, SH)
+        os.unlink(p)
+        assert not os.path.exists(p)
+        first(a, EX)
+        second(a, EX)
+        os.write(a, b"both")
+        assert peek(p)["note"] == "both"
+        os.unlink(p)
+        assert not os.path.exists(p)
+        others(EX, EX)
+        first(a, EX | NB)
+        os.close(a)
+        free(p)
+    # Ranges.
+    a = opened(p)
+    fcntl.flock(a, EX)
+    setlk(a, fcntl.F_WRLCK, 10, 10)
+    setlk(a, fcntl.F_RDLCK, 12, 2)
+    fcntl.flock(a, UN)
+    others()
+    setlk(a, fcntl.F_UNLCK, 10, 10)
+    free(p)
+    # A child shares the open file, but is another process.
+    fcntl.flock(a, EX)
+    in_child(lambda: busy(lambda: fcntl.lockf(a, EX | NB)))
+    fcntl.lockf(a, EX)
+    in_child(lambda: busy(lambda: fcntl.lockf(a, EX | NB)))
+    in_child(lambda: fcntl.flock(a, UN))
+    others()
+    os.close(opened(p))  # The fcntl lock goes, and with it what flock left.
+    free(p)
+    fcntl.lockf(a, EX)
+    fcntl.flock(a, EX)
+    os.close(opened(p))
+    others()
+    fcntl.flock(a, UN)
+    free(p)
+    os.close(a)
+    # One descriptor each: they are in each other's way, as all others are.
+    a, b = opened(p), opened(p)
+    fcntl.flock(a, EX)
+    busy(lambda: fcntl.lockf(b, EX | NB))
+    os.close(a)
+    os.close(b)
+    free(p)
+
+
 def test_adopt(m):
     """flock and fcntl on the descriptor that acquired stand on its lease."""
     p = m.path("adopt")
