@@ -4,6 +4,7 @@
 #include "fs/attr.h"
 #include "fs/errno_table.h"
 #include "fs/locking.h"
+#include "fs/moved.h"
 #include "fs/show.h"
 #include "raftstore/base/log.h"
 #include "raftstore/wire/codes.h"
@@ -31,6 +32,15 @@ static void act_done(struct act *a, int error)
 static bool has_two_paths(const struct act *a)
 {
     return a->command.verb == COMMAND_RENAME || a->command.verb == COMMAND_LINK;
+}
+
+/* Is it this very hold that is meant, though it may be renamed just now?  Who takes a name away
+ * means that name. */
+static bool wherever(const struct act *a)
+{
+    bool changes = a->command.verb == COMMAND_RENEW || a->command.verb == COMMAND_KEEP ||
+                   a->command.verb == COMMAND_NOTE;
+    return a->by_handle || (a->hold != NULL && a->command.token == 0 && changes);
 }
 
 static enum errno_context context_of(const struct act *a)
@@ -167,7 +177,7 @@ static void act_send(struct act *a)
     command.paths = paths;
     command.n_paths = has_two_paths(a) ? 2 : 1;
     command.kind = a->command.kind;
-    command.flags = a->by_handle ? WIRE_F_ANYWHERE : 0; /* It may be renamed just now. */
+    command.flags = wherever(a) ? WIRE_F_ANYWHERE : 0;
     command.token = a->token;
     if (a->locker != NULL && a->token == 0)
         command.owner = pack_binary(bytes_str(a->locker->text));
@@ -213,8 +223,9 @@ static int refusal(struct act *a, const Hf__Node *node)
     return ENOENT;
 }
 
-/* A hold that the daemon does not follow: may this caller act on it all the same?  Yes, by its
- * token; or if it was acquired on this host since it was started, by the caller's process or one of
+/* A hold that the daemon does not follow at this path: may this caller act on it all the same?
+ * Yes, by its token; or if it has just come here by a rename of another mount and is the caller's;
+ * or if it was acquired on this host since it was started, by the caller's process or one of
  * its ancestors; or if it is one that we gave up ahead of the cluster, and it is to be released. */
 static bool may_act_on_shown(struct act *a, const Hf__Hold *shown)
 {
@@ -222,7 +233,8 @@ static bool may_act_on_shown(struct act *a, const Hf__Hold *shown)
     struct hold *known = holds_find(&fs->holds, shown->token);
     struct process_id process;
     if (known != NULL && a->command.token == 0)
-        return known->state == HOLD_ENDED && a->command.verb == COMMAND_RELEASE &&
+        return (known->state == HOLD_LIVE ||
+                (known->state == HOLD_ENDED && a->command.verb == COMMAND_RELEASE)) &&
                holds_authorised(&fs->holds, known, a->op.caller.uid, &a->lineage);
     bool here = owner_parse(&fs->namer, pack_bytes(shown->owner), &process);
     bool allowed = a->command.token != 0 ? shown->token == a->command.token
@@ -248,6 +260,7 @@ static void on_shown(void *arg, const struct client_reply *reply)
         return;
     }
     for (size_t i = 0; i < node->n_holds; i++) {
+        moved(a->op.fs, node->holds[i]->token, bytes_str(a->path), reply->query->index, false);
         if (may_act_on_shown(a, node->holds[i])) {
             a->token = node->holds[i]->token;
             act_send(a);

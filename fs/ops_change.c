@@ -77,6 +77,8 @@ static uint64_t mtime_of(const struct inode *inode, const struct stat *attr, int
 {
     bool named = (to_set & FUSE_SET_ATTR_MTIME) != 0 && (to_set & FUSE_SET_ATTR_MTIME_NOW) == 0;
     int64_t s = attr->st_mtim.tv_sec;
+    if ((to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) == 0 && inode->type == S_IFDIR)
+        return inode->time_ns; /* Only the time of access. */
     if (!named)
         return inode->type == S_IFDIR ? clock_wall_ns(clock_system()) : 0;
     if (s < 0 || s > INT64_MAX / (int64_t)NS_PER_S - 1) /* Cut, as file systems do. */

@@ -53,7 +53,7 @@ void ops_rename(fuse_req_t req,
 {
     struct fs *fs = op_fs(req);
     struct command command = {.verb = COMMAND_RENAME};
-    struct inode *from = NULL, *to = NULL;
+    struct inode *from, *to;
     char *path = NULL, *new_path = NULL;
     /* Never over another lock, so NOREPLACE says nothing new; a lock has no content to exchange. */
     int r = (flags & ~(unsigned)RENAME_NOREPLACE) == 0 ? 0 : -EINVAL;
@@ -61,12 +61,12 @@ void ops_rename(fuse_req_t req,
         r = inode_child(&fs->inodes, parent, name, &from, &path);
     if (r == 0)
         r = inode_child(&fs->inodes, new_parent, new_name, &to, &new_path);
-    if (r < 0) {
-        (void)fuse_reply_err(req, -r);
-    } else {
+    if (r == 0) {
         from->asked_mono_ns = to->asked_mono_ns = 0; /* Their times change. */
         command.to = new_path;
         act_start(req, path, NULL, &command, 0, on_renamed);
+    } else {
+        (void)fuse_reply_err(req, -r);
     }
     free(path);
     free(new_path);
