@@ -1,8 +1,9 @@
 #include "fs/control_internal.h"
 
-#include "fs/handle.h"
+#include "fs/attr.h"
 #include "fs/op.h"
 #include "fs/path.h"
+#include "fs/root.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -80,12 +81,17 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    struct fs *fs = op_fs(req);
     struct stat st;
+    if (ino == INODE_ROOT && attr_directory_fresh_s(fs, inode_get(&fs->inodes, ino)) == 0) {
+        root_getattr(req);
+        return;
+    }
     if (!is_ours(ino)) {
         fs_ops.getattr(req, ino, fi);
         return;
     }
-    stat_of(op_fs(req)->control, file_of(ino), &st);
+    stat_of(fs->control, file_of(ino), &st);
     (void)fuse_reply_attr(req, &st, 0);
 }
 
@@ -178,25 +184,18 @@ static void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         fs_ops.release(req, ino, fi);
 }
 
-static void reply_ready(fuse_req_t req, struct fuse_pollhandle *poll)
-{
-    if (poll != NULL)
-        fuse_pollhandle_destroy(poll);
-    (void)fuse_reply_poll(req, POLLIN | POLLRDNORM);
-}
-
 /* A text never changes under its reader, so it is always ready. */
 static void
 on_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *poll)
 {
-    if (!is_ours(ino) && fs_ops.poll != NULL) {
+    if (!is_ours(ino)) {
         fs_ops.poll(req, ino, fi, poll);
-    } else if (!is_ours(ino)) {
-        reply_ready(req, poll);
     } else if (file_of(ino) == CONTROL_EVENTS) {
         control_events_poll(req, handle_from(fi), poll);
     } else {
-        reply_ready(req, poll);
+        if (poll != NULL)
+            fuse_pollhandle_destroy(poll);
+        (void)fuse_reply_poll(req, POLLIN | POLLRDNORM);
     }
 }
 

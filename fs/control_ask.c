@@ -192,24 +192,12 @@ static void on_members(void *arg, const struct client_reply *reply)
     asking_done(a, 0);
 }
 
-/* Is there a leader to be asked, as far as the mount knows? */
-static bool has_leader(struct client *client)
-{
-    struct client_node *nodes = xcalloc(NODES_MAX, sizeof *nodes);
-    unsigned n = client_nodes(client, nodes, NODES_MAX);
-    bool found = false;
-    for (unsigned i = 0; i < n; i++)
-        found = found || nodes[i].leads;
-    free(nodes);
-    return found;
-}
-
 static void ask_members(struct asking *a)
 {
     struct client *client = a->op.fs->client;
     Hf__Query query = HF__QUERY__INIT;
     query.what = HF__QUERY__WHAT__MEMBERS;
-    if (has_leader(client) && ask(a, &query, true, true, on_members) == 0)
+    if (client_in_touch(client) && ask(a, &query, true, true, on_members) == 0)
         return;
     members_known(client, &a->text);
     asking_done(a, 0);

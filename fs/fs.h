@@ -34,6 +34,7 @@ struct fs {
     const char *dir;         /* Mount point; NULL before it is known. */
     struct control *control; /* `.holdfast` in the root. */
     struct tally tally;
+    bool root_stale; /* Old attributes of the root were told: see root.h. */
     struct client *client;
     struct fuse_session *session; /* While it is mounted. */
     struct inode_table inodes;

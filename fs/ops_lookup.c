@@ -2,6 +2,7 @@
 #include "fs/ops.h"
 
 #include "fs/attr.h"
+#include "fs/root.h"
 #include "fs/show.h"
 #include "raftstore/base/buf.h"
 
@@ -48,21 +49,45 @@ static void on_lookup(void *arg, const struct client_reply *reply)
     lookup_done(l, 0);
 }
 
+static void lookup_ask(struct lookup *l)
+{
+    l->asked_mono_ns = clock_mono_ns(clock_system());
+    int r = show_path(&l->op, l->path, on_lookup, l);
+    if (r != 0)
+        lookup_done(l, r);
+}
+
+/* The way here was allowed by old attributes of the root. */
+static void on_root(void *arg, const struct client_reply *reply)
+{
+    struct lookup *l = arg;
+    int error = root_confirmed(l->op.fs, reply, l->asked_mono_ns);
+    if (error != 0)
+        lookup_done(l, error);
+    else
+        lookup_ask(l);
+}
+
 void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = op_fs(req);
     char *path = NULL;
     int r = inode_child(&fs->inodes, parent, name, NULL, &path);
     if (r < 0) {
-        /* The reserved name does not exist yet, and in a lock that is a directory is nothing. */
+        /* Below the root the reserved name is nothing, nor is anything in a lock that is a
+         * directory. */
         (void)fuse_reply_err(req, r == -EPERM ? ENOENT : -r);
         return;
     }
     struct lookup *l = xcalloc(1, sizeof *l);
     l->path = path;
     op_init(&l->op, req, NULL);
+    if (parent != INODE_ROOT || !fs->root_stale) {
+        lookup_ask(l);
+        return;
+    }
     l->asked_mono_ns = clock_mono_ns(clock_system());
-    r = show_path(&l->op, path, on_lookup, l);
+    r = root_confirm(&l->op, on_root, l);
     if (r != 0)
         lookup_done(l, r);
 }

@@ -173,6 +173,10 @@ bool client_session_live(const struct client *c);
 /* Has no keepalive been acknowledged for half the session's ttl?  (Also when there is none.) */
 bool client_session_jeopardy(const struct client *c);
 
+/* Is there a leader that answers, as far as is known?  After half a second without an answer the
+ * word is meaningful. */
+bool client_in_touch(const struct client *c);
+
 struct client_info {
     uint64_t session_id;               /* 0 = none now. */
     uint64_t session_deadline_boot_ns; /* Own deadline of the session; 0 = none. */

@@ -459,6 +459,13 @@ struct peer *route_any(struct client *c)
     return NULL;
 }
 
+bool client_in_touch(const struct client *c)
+{
+    const struct peer *p = c->route.primary;
+    return p != NULL &&
+           (p->pinged_mono_ns == 0 || now_mono(c) - p->pinged_mono_ns < SUSPECT_MS * NS_PER_MS);
+}
+
 unsigned client_nodes(const struct client *c, struct client_node *ret_nodes, unsigned max)
 {
     const struct route *r = &c->route;
