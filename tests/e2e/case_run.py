@@ -442,6 +442,16 @@ def broken(bench):
     bench.wait_free("whole")
 
 
+def away(bench):
+    """No answer from the cluster: no command."""
+    bench.relay.cut("cut-off")
+    p = bench.start("--timeout", "1s", bench.a.path("away"), "--", "echo", "ran", host="cut-off")
+    equal(p.wait(SECONDS), 69, "exit code without a cluster")
+    equal(p.stdout.read(), "", "output of a command that may not run")
+    check("answer" in p.stderr.read(), "what run said")
+    bench.relay.heal("cut-off")
+
+
 def leader_killed(bench):
     """The leader dies while the lock is held, and again just before it is given back."""
     p = bench.listener(bench.a.path("leader"))
@@ -589,7 +599,7 @@ def main(t):
     t.need_fuse()
     bench = Bench(t)
     for part in (codes, usage, places, exclusion, queue, several, semaphore, signals, waiting, killed, lost, stopped,
-                 broken, job_control, nothing_left, leader_killed):
+                 broken, away, job_control, nothing_left, leader_killed):
         part(bench)
 
 

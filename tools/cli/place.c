@@ -1,6 +1,7 @@
 /* From a file name to the mount it is on, and the lock's name there. */
 #include "run.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -184,6 +185,7 @@ int place_find(const char *argument, struct place *ret)
     if (argument[0] == '\0')
         return cli_fail(EXIT_USAGE, "an empty path is no lock");
     int code = search(argument, &p);
+    assert(code != EXIT_DONE || p.path != NULL);
     if (code == EXIT_DONE && p.path[0] == '\0')
         code = cli_fail(EXIT_USAGE, "%s is the mount itself, which is no lock", argument);
     if (code == EXIT_DONE && (!cli_path_valid(p.path) || argument[strlen(argument) - 1] == '/'))
