@@ -123,7 +123,7 @@ int attr_entry(struct fs *fs,
                                     : inode_hold(&fs->inodes, hold->token, path);
         const struct hold *own = holds_find(&fs->holds, hold->token);
         if (!hold->session_bound) /* What we know ourselves may be newer than this answer. */
-            inode_moved(inode, own != NULL ? own->at->path : path);
+            inode_moved(&fs->inodes, inode, own != NULL ? own->at->path : path);
         attr_update_hold(inode, hold);
     } else {
         return -ENOENT;

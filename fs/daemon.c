@@ -347,7 +347,7 @@ static int start(struct daemon *d)
     else if (gethostname(d->host, sizeof d->host - 1) < 0)
         (void)snprintf(d->host, sizeof d->host, "localhost");
     d->host[WIRE_HOST_BYTES_MAX] = '\0';
-    fs_init(&d->fs, &d->loop, o, d->cluster, d->host);
+    fs_init(&d->fs, &d->loop, o, d->cluster, d->config->dir, d->host);
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "fs/moved.h"
 #include "fs/ops.h"
 #include "fs/poller.h"
+#include "fs/watchers.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
 #include "raftstore/wire/codes.h"
@@ -25,6 +26,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
     conn->want &= ~(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                     FUSE_CAP_AUTO_INVAL_DATA);
     conn->max_write = 8192;
+    watchers_start(fs);
     if (fs->on_init != NULL)
         fs->on_init(fs->arg);
 }
@@ -78,12 +80,16 @@ static void on_lease_lost(void *arg, struct hold *h)
 {
     loss_lease(arg, h);
     poll_wake_lease(arg, h);
+    struct inode *inode = inode_get(&((struct fs *)arg)->inodes, inode_hold_number(h->token));
+    if (inode != NULL) /* When the cluster says so too, its watchers are told. */
+        watchers_known(arg, inode);
 }
 
 void fs_init(struct fs *fs,
              uv_loop_t *loop,
              const struct options *options,
              const char *cluster,
+             const char *dir,
              const char *host)
 {
     *fs = (struct fs){.loop = loop, .options = options, .cluster = cluster};
@@ -92,6 +98,8 @@ void fs_init(struct fs *fs,
     inode_table_init(&fs->inodes);
     owner_namer_init(&fs->namer, host);
     follow_init(&fs->follow, loop);
+    fs->watchers = watchers_new(fs);
+    fs->notifier = notifier_new(loop, dir, NULL, NULL);
     holds_init(&fs->holds, loop, fs->processes, on_keeper_gone, fs);
     fs->holds.on_lost = on_lease_lost;
 }
@@ -108,6 +116,8 @@ void fs_deinit(struct fs *fs)
     handle_free_all(fs);
     free(fs->frozen);
     ops_readdir_free_all(fs);
+    watchers_free(fs->watchers);
+    notifier_free(fs->notifier);
     follow_deinit(&fs->follow);
     holds_deinit(&fs->holds);
     inode_table_deinit(&fs->inodes);
@@ -140,6 +150,7 @@ static void on_own_event(struct fs *fs, const Hf__Event *event)
 
 void fs_on_event(struct fs *fs, const Hf__Event *event)
 {
+    watchers_on_own_event(fs, event);
     on_own_event(fs, event);
     follow_on_event(&fs->follow, event);
 }
@@ -185,6 +196,8 @@ void fs_close(struct fs *fs)
 {
     fs->closed = true;
     control_close(fs->control);
+    watchers_close(fs->watchers);
+    notifier_close(fs->notifier);
     follow_close(&fs->follow);
     loss_close(fs);
     locking_close(fs);

@@ -22,7 +22,9 @@ struct dir_handle;
 LIST_HEAD(handle_list, handle);
 struct locker;
 struct lock_file;
+struct notifier;
 struct poller;
+struct watchers;
 LIST_HEAD(dir_handle_list, dir_handle);
 LIST_HEAD(locker_list, locker);
 LIST_HEAD(poller_list, poller);
@@ -45,7 +47,9 @@ struct fs {
     struct poller_list pollers;   /* Of open files that were polled. */
     struct lock_file *lock_files; /* uthash: paths with flock and fcntl locks of ours. */
     uint64_t n_lockers_made;
-    struct follow follow; /* Who wants to know of others' locks. */
+    struct follow follow;      /* Who wants to know of others' locks. */
+    struct watchers *watchers; /* Who hears of it by inotify, */
+    struct notifier *notifier; /* and how. */
     struct owner_namer namer;
     struct process_id *frozen; /* Stopped by lost=freeze; owned. */
     size_t n_frozen;
@@ -56,11 +60,13 @@ struct fs {
     void *arg;
 };
 
-/* @options, @cluster: live as long.  @host: that the mount speaks for. */
+/* @options, @cluster, @dir (the mount point, absolute): live as long.  @host: that the mount speaks
+ * for. */
 void fs_init(struct fs *fs,
              uv_loop_t *loop,
              const struct options *options,
              const char *cluster,
+             const char *dir,
              const char *host);
 
 /* Before the first operation; the client's callbacks need the rest first. */

@@ -13,6 +13,7 @@ struct handle *handle_new(struct fs *fs, struct inode *inode, struct hold *hold)
     LIST_INIT(&h->lockers);
     h->inode = inode;
     inode_ref(inode);
+    inode->n_open++;
     h->hold = hold;
     if (hold != NULL)
         hold_ref(hold);
@@ -30,6 +31,8 @@ void handle_unref(struct fs *fs, struct handle *h)
     if (--h->n_refs > 0)
         return;
     poll_free(h);
+    if (!h->closed)
+        h->inode->n_open--;
     LIST_REMOVE(h, link);
     inode_unref(&fs->inodes, h->inode);
     if (h->hold != NULL)

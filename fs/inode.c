@@ -25,6 +25,38 @@ struct inode *inode_get(struct inode_table *t, uint64_t number)
     return i;
 }
 
+struct inode *inode_directory_at(const struct inode_table *t, const char *path)
+{
+    struct inode *i;
+    HASH_FIND(hh_path, t->directory_by_path, path, strlen(path), i);
+    return i;
+}
+
+/* The directory that a path is in. */
+static struct inode *parent_of(struct inode_table *t, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    struct inode *i;
+    size_t n = slash != NULL ? (size_t)(slash - path) : 0;
+    if (*path == '\0')
+        return NULL;
+    HASH_FIND(hh_path, t->directory_by_path, path, n, i);
+    if (i != NULL)
+        inode_ref(i);
+    return i;
+}
+
+static void directory_add(struct inode_table *t, struct inode *i)
+{
+    struct inode *old = inode_directory_at(t, i->path);
+    if (old != NULL) {
+        HASH_DELETE(hh_path, t->directory_by_path, old);
+        old->by_path = false;
+    }
+    i->by_path = true;
+    HASH_ADD_KEYPTR(hh_path, t->directory_by_path, i->path, strlen(i->path), i);
+}
+
 static struct inode *inode_add(
     struct inode_table *t, uint64_t number, enum inode_kind kind, uint64_t id, const char *path)
 {
@@ -36,19 +68,27 @@ static struct inode *inode_add(
     i->type = kind == INODE_DIRECTORY ? S_IFDIR : S_IFREG;
     i->file = number;
     i->n_links = 1;
+    i->parent = parent_of(t, path);
     HASH_ADD(hh, t->by_number, number, sizeof i->number, i);
     if (kind == INODE_FREE)
         HASH_ADD_KEYPTR(hh_path, t->free_by_path, i->path, strlen(i->path), i);
+    if (kind == INODE_DIRECTORY)
+        directory_add(t, i);
     return i;
 }
 
 static void inode_delete(struct inode_table *t, struct inode *i)
 {
+    struct inode *parent = i->parent;
     HASH_DELETE(hh, t->by_number, i);
     if (i->kind == INODE_FREE)
         HASH_DELETE(hh_path, t->free_by_path, i);
+    if (i->by_path)
+        HASH_DELETE(hh_path, t->directory_by_path, i);
     free(i->path);
     free(i);
+    if (parent != NULL)
+        inode_unref(t, parent);
 }
 
 static void inode_drop_unused(struct inode_table *t, struct inode *i)
@@ -66,6 +106,10 @@ void inode_table_init(struct inode_table *t)
 void inode_table_deinit(struct inode_table *t)
 {
     struct inode *i, *next;
+    HASH_ITER(hh, t->by_number, i, next)
+    {
+        i->parent = NULL;
+    }
     HASH_ITER(hh, t->by_number, i, next)
     {
         inode_delete(t, i);
@@ -105,13 +149,17 @@ struct inode *inode_free_lock(struct inode_table *t, const char *path)
     return i;
 }
 
-void inode_moved(struct inode *i, const char *path)
+void inode_moved(struct inode_table *t, struct inode *i, const char *path)
 {
+    struct inode *parent = i->parent;
     if (strcmp(i->path, path) == 0)
         return;
     char *old = i->path; /* `path` may lie in it. */
     i->path = xstrdup(path);
+    i->parent = parent_of(t, i->path);
     free(old);
+    if (parent != NULL)
+        inode_unref(t, parent);
 }
 
 int inode_child(struct inode_table *t,

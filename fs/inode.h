@@ -9,6 +9,7 @@
 #ifndef HOLDFAST_FS_INODE_H
 #define HOLDFAST_FS_INODE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <uthash.h>
@@ -35,16 +36,24 @@ struct inode {
     uint64_t state;         /* poll_state() of the path when it was looked up last. */
     off_t size;             /* HOLD: bytes of a symbolic link's text. */
     uint64_t asked_mono_ns; /* DIRECTORY: when the cluster was asked for the above; 0: ask again. */
+    bool ended;             /* HOLD: the cluster says that the hold is over. */
+    struct inode *parent;   /* The directory it was found in, with a reference; or NULL. */
+    unsigned n_open;        /* Open files of it, as far as the kernel has not closed them. */
+    uint64_t known_ms;      /* Loop time at which watchers.c took it for a candidate; 0: not now. */
     uint64_t n_lookups;     /* What the kernel will forget in the end. */
     unsigned n_refs;        /* Handles and requests that refer to it. */
     UT_hash_handle hh;      /* By number. */
-    UT_hash_handle hh_path; /* FREE: by path. */
+    bool by_path;           /* It is in the table by path. */
+    UT_hash_handle hh_path; /* FREE, DIRECTORY: by path. */
 };
 
+/* A directory stays in the table as long as what was found in it, so that the way to it can be
+ * told. */
 struct inode_table {
     struct inode *by_number; /* uthash. */
     struct inode *free_by_path;
-    uint64_t n_free_made; /* Numbers used for free locks. */
+    struct inode *directory_by_path; /* Of several at one path, the newest. */
+    uint64_t n_free_made;            /* Numbers used for free locks. */
 };
 
 /* The root is always there. */
@@ -63,8 +72,11 @@ struct inode *inode_directory(struct inode_table *t, uint64_t directory_id, cons
 struct inode *inode_hold(struct inode_table *t, uint64_t token, const char *path);
 struct inode *inode_free_lock(struct inode_table *t, const char *path);
 
+/* The directory that was seen last at a path.  Return: NULL: the kernel knows none. */
+struct inode *inode_directory_at(const struct inode_table *t, const char *path);
+
 /* A hold's file was seen at another path. */
-void inode_moved(struct inode *i, const char *path);
+void inode_moved(struct inode_table *t, struct inode *i, const char *path);
 
 /* The path of a name in a directory that the kernel knows by number.
  *

@@ -60,6 +60,7 @@ static void lose(struct locker *l)
         l->latest->lost = true;
     held_set(&l->held, 0, HELD_END, HELD_NONE);
     poll_wake(l->handle);
+    poll_wake(l->latest);
     if (l->leaner != NULL)
         lose(l->leaner);
 }
@@ -91,6 +92,7 @@ static void on_lost(struct fs *fs, struct locker *l)
     l->lost = true;
     control_lock_lost(fs, l);
     poll_wake(l->handle);
+    poll_wake(l->latest);
     LOG_INFO("lock lost", "path=%s pid=%u", log_quote(bytes_str(l->file->path)), process.pid);
     if (o->lost_freeze)
         freeze(fs, process);

@@ -17,7 +17,7 @@ void moved(struct fs *fs, uint64_t token, struct bytes to, uint64_t index, bool 
     char *old = h != NULL ? xstrdup(h->at->path) : NULL;
     if (h == NULL || holds_moved(h, path, index, event)) {
         if (inode != NULL)
-            inode_moved(inode, path);
+            inode_moved(&fs->inodes, inode, path);
         if (h != NULL) {
             LOG_DEBUG("renamed", "path=%s to=%s token=%" PRIu64, log_quote(bytes_str(old)),
                       log_quote(bytes_str(path)), token);

@@ -4,14 +4,19 @@
 #include "fs/act.h"
 #include "fs/attr.h"
 #include "fs/locker.h"
+#include "fs/replay.h"
+#include "fs/watchers.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 static void on_unlinked(struct act *a, int error)
 {
-    if (error == 0)
+    if (error == 0) {
         inode_entries_changed(&a->op.fs->inodes, a->context);
+        if (op_waiting(&a->op)) /* Else the kernel takes it for undone. */
+            watchers_unlinked(a->op.fs, inode_hold_number(a->token));
+    }
     op_reply_errno(&a->op, error);
 }
 
@@ -20,6 +25,10 @@ void ops_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
     struct fs *fs = op_fs(req);
     struct command command = {.verb = COMMAND_RELEASE};
     char *path;
+    if (replay_is(req)) {
+        replay_unlink(req, parent, name);
+        return;
+    }
     int r = inode_child(&fs->inodes, parent, name, NULL, &path);
     if (r < 0) {
         (void)fuse_reply_err(req, -r);

@@ -9,7 +9,9 @@
 #include "fs/attr.h"
 #include "fs/errno_table.h"
 #include "fs/path.h"
+#include "fs/replay.h"
 #include "fs/show.h"
+#include "fs/watchers.h"
 #include "raftstore/wire/codes.h"
 #include "raftstore/wire/pack.h"
 
@@ -118,6 +120,10 @@ void ops_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
     const struct fuse_ctx *caller = fuse_req_ctx(req);
     Hf__Command command = HF__COMMAND__INIT;
     char *path;
+    if (replay_is(req)) {
+        replay_create(req, parent, name, S_IFDIR);
+        return;
+    }
     if (path_names_lock(name)) {
         mkdir_lock(req, parent, name, mode);
         return;
@@ -148,8 +154,9 @@ static void on_lock_removed(struct act *a, int error)
     /* A directory by that name: made by other means than mkdir(2) on a mount. */
     if (error == EISDIR && op_waiting(&a->op))
         rmdir_directory(op_take(&a->op), a->path);
-    else
-        op_reply_errno(&a->op, error);
+    else if (error == 0 && op_waiting(&a->op))
+        watchers_unlinked(a->op.fs, inode_hold_number(a->token));
+    op_reply_errno(&a->op, error);
 }
 
 static void rmdir_lock(fuse_req_t req, const char *path)
@@ -163,6 +170,10 @@ void ops_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct inode *directory;
     char *path;
+    if (replay_is(req)) {
+        replay_unlink(req, parent, name);
+        return;
+    }
     int r = inode_child(&op_fs(req)->inodes, parent, name, &directory, &path);
     if (r < 0) {
         (void)fuse_reply_err(req, -r);

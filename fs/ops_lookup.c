@@ -2,8 +2,10 @@
 #include "fs/ops.h"
 
 #include "fs/attr.h"
+#include "fs/replay.h"
 #include "fs/root.h"
 #include "fs/show.h"
+#include "fs/watchers.h"
 #include "raftstore/base/buf.h"
 
 #include <errno.h>
@@ -44,6 +46,8 @@ static void on_lookup(void *arg, const struct client_reply *reply)
         inode->n_lookups++;
         if (fuse_reply_entry(request, &entry) < 0)
             inode_forget(&fs->inodes, inode->number, 1);
+        else
+            watchers_known(fs, inode);
     }
     inode_unref(&fs->inodes, inode);
     lookup_done(l, 0);
@@ -72,6 +76,10 @@ void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = op_fs(req);
     char *path = NULL;
+    if (replay_is(req)) {
+        replay_lookup(req, parent, name);
+        return;
+    }
     int r = inode_child(&fs->inodes, parent, name, NULL, &path);
     if (r < 0) {
         /* Below the root the reserved name is nothing, nor is anything in a lock that is a
@@ -162,6 +170,10 @@ void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct fs *fs = op_fs(req);
     struct inode *inode = inode_get(&fs->inodes, ino);
     (void)fi; /* The inode knows. */
+    if (replay_is(req)) {
+        replay_getattr(req, ino);
+        return;
+    }
     if (inode == NULL) {
         (void)fuse_reply_err(req, ESTALE);
         return;

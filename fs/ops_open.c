@@ -5,6 +5,7 @@
 #include "fs/attr.h"
 #include "fs/handle.h"
 #include "fs/locking.h"
+#include "fs/watchers.h"
 #include "raftstore/wire/codes.h"
 
 #include <errno.h>
@@ -99,8 +100,11 @@ void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    locking_release_handle(handle_of(fi));
-    handle_unref(op_fs(req), handle_of(fi));
+    struct handle *h = handle_of(fi);
+    locking_release_handle(h);
+    h->inode->n_open--;
+    watchers_known(h->fs, h->inode);
+    handle_unref(h->fs, h);
     (void)fuse_reply_err(req, 0);
 }
 

@@ -7,6 +7,7 @@
 #include "fs/act.h"
 #include "fs/ask.h"
 #include "fs/moved.h"
+#include "fs/replay.h"
 #include "raftstore/wire/codes.h"
 
 #include <errno.h>
@@ -55,6 +56,10 @@ void ops_rename(fuse_req_t req,
     struct command command = {.verb = COMMAND_RENAME};
     struct inode *from, *to;
     char *path = NULL, *new_path = NULL;
+    if (replay_is(req)) {
+        replay_rename(req, parent, name, new_parent, new_name);
+        return;
+    }
     /* Never over another lock, so NOREPLACE says nothing new; a lock has no content to exchange. */
     int r = (flags & ~(unsigned)RENAME_NOREPLACE) == 0 ? 0 : -EINVAL;
     if (r == 0)

@@ -2,6 +2,7 @@
 #include "fs/ops.h"
 
 #include "fs/acquire.h"
+#include "fs/replay.h"
 #include "fs/show.h"
 #include "raftstore/wire/codes.h"
 #include "raftstore/wire/pack.h"
@@ -12,6 +13,10 @@
 void ops_symlink(fuse_req_t req, const char *text, fuse_ino_t parent, const char *name)
 {
     struct bytes note = bytes_str(text);
+    if (replay_is(req)) {
+        replay_create(req, parent, name, S_IFLNK);
+        return;
+    }
     if (note.size > WIRE_NOTE_BYTES_MAX) {
         (void)fuse_reply_err(req, ENAMETOOLONG);
         return;

@@ -98,6 +98,8 @@ static bool parse_flag(struct options *o, struct bytes word)
         fuse_add(o, word);
     else if (bytes_equal(word, bytes_str("allow_other")))
         o->allow_other = true;
+    else if (bytes_equal(word, bytes_str("dirwatch")))
+        o->dirwatch = true;
     else if (bytes_equal(word, bytes_str("noallow_other")))
         o->allow_other = false;
     else if (word.size >= 2 && memcmp(word.data, "x-", 2) == 0)

@@ -22,6 +22,7 @@ struct options {
     bool help;          /* -h: print the usage, exit 0. */
     bool version;       /* -V. */
     bool allow_other;   /* Other users may use the mount. */
+    bool dirwatch;      /* inotify on directories hears of other mounts. */
     bool release_async; /* unlink answers when the release is on its way. */
     uint64_t ttl_ms;    /* Lease of an O_EXCL acquire. */
     uint64_t session_ttl_ms;

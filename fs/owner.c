@@ -77,3 +77,15 @@ bool owner_parse(const struct owner_namer *n, struct bytes text, struct process_
     *ret_process = (struct process_id){(uint32_t)pid_number, start_number};
     return true;
 }
+
+bool owner_is_of(const struct owner_namer *n, struct bytes text)
+{
+    /* ".../NONCE-COUNTER" of a lease, ".../sNONCE/..." of a lock of the session. */
+    char lease[12], lock[12];
+    (void)snprintf(lease, sizeof lease, "/%08" PRIx32 "-", n->nonce);
+    (void)snprintf(lock, sizeof lock, "/s%08" PRIx32 "/", n->nonce);
+    if (text.size == 0)
+        return false;
+    return memmem(text.data, text.size, lease, strlen(lease)) != NULL ||
+           memmem(text.data, text.size, lock, strlen(lock)) != NULL;
+}

@@ -36,4 +36,7 @@ void owner_format(struct owner_namer *n, struct process_id process, struct buf *
  * @ret_process: set if so. */
 bool owner_parse(const struct owner_namer *n, struct bytes text, struct process_id *ret_process);
 
+/* Is this text of this very daemon? */
+bool owner_is_of(const struct owner_namer *n, struct bytes text);
+
 #endif

@@ -1,0 +1,556 @@
+#include "fs/watchers.h"
+
+#include "fs/attr.h"
+#include "fs/locker.h"
+#include "fs/show.h"
+#include "raftstore/base/buf.h"
+#include "raftstore/base/log.h"
+#include "raftstore/wire/codes.h"
+#include "raftstore/wire/pack.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define GONE_MAX 8192u /* Files that are remembered as removed. */
+#define SWEEP_MS 1000u
+
+/* A file that may be watched, or a name that has ended, to be looked at in a moment. */
+struct candidate {
+    STAILQ_ENTRY(candidate) link;
+    uint64_t number;
+    uint64_t since_ms; /* Loop time. */
+    char *path;  /* Owned.  A name that was released here, perhaps not by unlink(2); or NULL. */
+    mode_t mode; /* Of that. */
+};
+STAILQ_HEAD(candidate_list, candidate);
+
+/* A file of somebody else's hold that somebody here seems to watch. */
+struct watched {
+    uint64_t number; /* Key. */
+    struct fs *fs;
+    struct follower follower;
+    UT_hash_handle hh;
+};
+
+/* dirwatch: a path with locks that hang on others' sessions, or can have several holders. */
+struct crowd {
+    char *path; /* Key; owned. */
+    bool asking;
+    bool ask_again;
+    UT_hash_handle hh;
+};
+
+struct gone {
+    uint64_t number; /* Key. */
+    UT_hash_handle hh;
+};
+
+struct watchers {
+    struct fs *fs;
+    bool closed;
+    uv_timer_t timer;
+    struct candidate_list candidates; /* The oldest first. */
+    struct watched *watched;          /* uthash. */
+    struct follower all;              /* dirwatch: everything. */
+    struct crowd *crowds;             /* uthash. */
+    struct gone *gone;                /* uthash. */
+    struct gone ring[GONE_MAX];       /* Of which `gone` is made; used in turn. */
+    unsigned n_gone;                  /* Counts on. */
+};
+
+static void on_timer(uv_timer_t *timer);
+static void on_everything(struct follower *f, const Hf__Event *e);
+static void on_everything_news(struct follower *f, enum follow_news news, uint64_t index);
+
+struct watchers *watchers_new(struct fs *fs)
+{
+    struct watchers *w = xcalloc(1, sizeof *w);
+    w->fs = fs;
+    STAILQ_INIT(&w->candidates);
+    (void)uv_timer_init(fs->loop, &w->timer); /* Never fails. */
+    w->timer.data = w;
+    w->all.on_event = on_everything;
+    w->all.on_news = on_everything_news;
+    return w;
+}
+
+void watchers_start(struct fs *fs)
+{
+    if (fs->options->dirwatch)
+        follow_start(&fs->follow, &fs->watchers->all, "");
+}
+
+void watchers_close(struct watchers *w)
+{
+    w->closed = true;
+    uv_close((uv_handle_t *)&w->timer, NULL);
+}
+
+static void candidate_free(struct candidate *c)
+{
+    free(c->path);
+    free(c);
+}
+
+static void crowd_free(struct watchers *w, struct crowd *c)
+{
+    HASH_DEL(w->crowds, c);
+    free(c->path);
+    free(c);
+}
+
+static void unwatch(struct watchers *w, struct watched *one)
+{
+    HASH_DEL(w->watched, one);
+    follow_stop(&w->fs->follow, &one->follower);
+    free(one);
+}
+
+void watchers_free(struct watchers *w)
+{
+    struct candidate *c;
+    struct watched *one, *next;
+    struct crowd *crowd, *next_crowd;
+    while ((c = STAILQ_FIRST(&w->candidates)) != NULL) {
+        STAILQ_REMOVE_HEAD(&w->candidates, link);
+        candidate_free(c);
+    }
+    HASH_ITER(hh, w->watched, one, next)
+    {
+        unwatch(w, one);
+    }
+    HASH_ITER(hh, w->crowds, crowd, next_crowd)
+    {
+        crowd_free(w, crowd);
+    }
+    follow_stop(&w->fs->follow, &w->all);
+    HASH_CLEAR(hh, w->gone);
+    free(w);
+}
+
+/* ---- What the kernel knows ---- */
+
+static bool is_gone(const struct watchers *w, uint64_t number)
+{
+    struct gone *g;
+    HASH_FIND(hh, w->gone, &number, sizeof number, g);
+    return g != NULL;
+}
+
+void watchers_unlinked(struct fs *fs, uint64_t number)
+{
+    struct watchers *w = fs->watchers;
+    struct watched *one;
+    struct gone *g = &w->ring[w->n_gone % GONE_MAX];
+    HASH_FIND(hh, w->watched, &number, sizeof number, one);
+    if (one != NULL)
+        unwatch(w, one);
+    if ((number & INODE_HOLD_BIT) == 0 || is_gone(w, number))
+        return; /* The file of a path with session locks may come again. */
+    if (w->n_gone++ >= GONE_MAX)
+        HASH_DEL(w->gone, g);
+    g->number = number;
+    HASH_ADD(hh, w->gone, number, sizeof g->number, g);
+}
+
+bool watchers_is_over(struct fs *fs, const struct notice *n)
+{
+    return is_gone(fs->watchers, n->number);
+}
+
+/* Does the kernel know the directory that this path is in?  In others nobody can watch. */
+static bool directory_is_known(struct fs *fs, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL)
+        return true;
+    char *directory = xmemdup(path, (size_t)(slash - path) + 1);
+    directory[slash - path] = '\0';
+    const struct inode *i = inode_directory_at(&fs->inodes, directory);
+    free(directory);
+    return i != NULL && i->n_lookups > 0;
+}
+
+/* The kernel's inode, if it has it. */
+static struct inode *known(struct fs *fs, uint64_t number)
+{
+    struct inode *i = inode_get(&fs->inodes, number);
+    return i != NULL && i->n_lookups > 0 ? i : NULL;
+}
+
+/* A file's hold has ended: tell those who can hear it.
+ *
+ * @path, @mode: of a file that is not known here. */
+static void tell_deleted(struct fs *fs, uint64_t number, const char *path, mode_t mode)
+{
+    const struct inode *i = known(fs, number);
+    if (is_gone(fs->watchers, number) ||
+        (i == NULL && (!fs->options->dirwatch || !directory_is_known(fs, path))))
+        return;
+    notifier_deleted(fs->notifier, i != NULL ? i->path : path, number, i != NULL ? i->type : mode);
+}
+
+static char *text_of(ProtobufCBinaryData b)
+{
+    char *text = xmalloc(b.len + 1);
+    if (b.len > 0)
+        memcpy(text, b.data, b.len);
+    text[b.len] = '\0';
+    return text;
+}
+
+/* ---- Files ---- */
+
+struct look {
+    struct fs *fs;
+    uint64_t number;
+};
+
+/* Does the file's hold stand? */
+static bool stands(const struct inode *i, const Hf__Node *node)
+{
+    if (node->n_holds < node->holds_total)
+        return true; /* Not all are told. */
+    for (size_t k = 0; k < node->n_holds; k++) {
+        const Hf__Hold *h = node->holds[k];
+        if (i->kind == INODE_HOLD ? h->token == i->id : h->session_bound)
+            return true;
+    }
+    return false;
+}
+
+static void on_look(void *arg, const struct client_reply *reply)
+{
+    struct look *l = arg;
+    struct fs *fs = l->fs;
+    struct watchers *w = fs->watchers;
+    const struct inode *i = known(fs, l->number);
+    struct watched *one;
+    int error;
+    const Hf__Node *node = show_node(reply, &error);
+    HASH_FIND(hh, w->watched, &l->number, sizeof l->number, one);
+    if (one != NULL && i != NULL && node != NULL && !w->closed && !stands(i, node)) {
+        tell_deleted(fs, l->number, i->path, i->type);
+        unwatch(w, one);
+    }
+    free(l);
+}
+
+static void look(struct watched *one)
+{
+    struct fs *fs = one->fs;
+    Hf__Query query = HF__QUERY__INIT;
+    const struct inode *i = known(fs, one->number);
+    if (i == NULL || fs->failed)
+        return;
+    struct look *l = xcalloc(1, sizeof *l);
+    l->fs = fs;
+    l->number = one->number;
+    query.what = HF__QUERY__WHAT__SHOW;
+    query.path = pack_binary(bytes_str(i->path));
+    query.brief = true;
+    if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_look, l) < 0)
+        free(l);
+}
+
+static struct watched *watched_of(struct follower *f)
+{
+    return (struct watched *)((char *)f - offsetof(struct watched, follower));
+}
+
+static void on_file_news(struct follower *f, enum follow_news news, uint64_t index)
+{
+    (void)news; /* Whichever: its end may have passed us by. */
+    (void)index;
+    look(watched_of(f));
+}
+
+static void on_file_event(struct follower *f, const Hf__Event *e)
+{
+    struct watched *one = watched_of(f);
+    struct fs *fs = one->fs;
+    struct inode *i = known(fs, one->number);
+    if (i == NULL) {
+        unwatch(fs->watchers, one);
+    } else if (i->kind == INODE_FREE) {
+        if (e->type == WIRE_EFFECT_ENDED)
+            look(one); /* There may be others. */
+    } else if (e->token == i->id && e->type == WIRE_EFFECT_ENDED) {
+        tell_deleted(fs, one->number, i->path, i->type);
+        unwatch(fs->watchers, one);
+    } else if (e->token == i->id && e->type == WIRE_EFFECT_RENAMED) {
+        char *to = text_of(e->path2);
+        inode_moved(&fs->inodes, i, to);
+        follow_stop(&fs->follow, f);
+        follow_start(&fs->follow, f, to);
+        free(to);
+    }
+}
+
+static void watch(struct fs *fs, const struct inode *i)
+{
+    struct watchers *w = fs->watchers;
+    struct watched *one;
+    uint64_t number = i->number;
+    HASH_FIND(hh, w->watched, &number, sizeof number, one);
+    if (one != NULL)
+        return;
+    one = xcalloc(1, sizeof *one);
+    one->number = number;
+    one->fs = fs;
+    one->follower.on_event = on_file_event;
+    one->follower.on_news = on_file_news;
+    HASH_ADD(hh, w->watched, number, sizeof one->number, one);
+    follow_start(&fs->follow, &one->follower, i->path);
+}
+
+/* The kernel still knows it: does somebody watch it? */
+static void consider(struct fs *fs, struct inode *i)
+{
+    const struct hold *own = i->kind == INODE_HOLD ? holds_find(&fs->holds, i->id) : NULL;
+    i->known_ms = 0;
+    if (i->n_open > 0 || is_gone(fs->watchers, i->number))
+        return;
+    if (i->ended)
+        tell_deleted(fs, i->number, i->path, i->type);
+    else if (i->kind == INODE_HOLD && (own == NULL || own->state == HOLD_ENDED))
+        watch(fs, i);
+    else if (i->kind == INODE_FREE && !fs->options->dirwatch && lock_file_find(fs, i->path) == NULL)
+        watch(fs, i);
+}
+
+static void add_candidate(struct watchers *w, uint64_t number, const char *path, mode_t mode)
+{
+    struct candidate *c = xcalloc(1, sizeof *c);
+    c->number = number;
+    c->since_ms = uv_now(w->timer.loop);
+    c->path = path != NULL ? xstrdup(path) : NULL;
+    c->mode = mode;
+    if (STAILQ_EMPTY(&w->candidates))
+        (void)uv_timer_start(&w->timer, on_timer, WATCHERS_AGE_MS, 0); /* Never fails. */
+    STAILQ_INSERT_TAIL(&w->candidates, c, link);
+}
+
+void watchers_known(struct fs *fs, struct inode *inode)
+{
+    struct watchers *w = fs->watchers;
+    if (w->closed || inode->known_ms != 0 || inode->kind == INODE_DIRECTORY || inode->n_open > 0)
+        return;
+    inode->known_ms = uv_now(fs->loop);
+    add_candidate(w, inode->number, NULL, 0);
+}
+
+static void look_at(struct watchers *w, const struct candidate *c)
+{
+    struct inode *i = known(w->fs, c->number);
+    if (c->path != NULL)
+        tell_deleted(w->fs, c->number, c->path, c->mode);
+    else if (i != NULL && i->known_ms == c->since_ms) /* Else it is another one, and younger. */
+        consider(w->fs, i);
+}
+
+/* Files that the kernel has forgotten are watched by nobody. */
+static void sweep(struct watchers *w)
+{
+    struct watched *one, *next;
+    HASH_ITER(hh, w->watched, one, next)
+    {
+        if (known(w->fs, one->number) == NULL)
+            unwatch(w, one);
+    }
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct watchers *w = timer->data;
+    struct candidate *c;
+    uint64_t now = uv_now(timer->loop);
+    while ((c = STAILQ_FIRST(&w->candidates)) != NULL && now - c->since_ms >= WATCHERS_AGE_MS) {
+        STAILQ_REMOVE_HEAD(&w->candidates, link);
+        look_at(w, c);
+        candidate_free(c);
+    }
+    if (c == NULL)
+        sweep(w);
+    if (c != NULL)
+        (void)uv_timer_start(timer, on_timer, c->since_ms + WATCHERS_AGE_MS - now, 0);
+    else if (w->watched != NULL)
+        (void)uv_timer_start(timer, on_timer, SWEEP_MS, 0);
+}
+
+/* ---- What ends here ---- */
+
+static bool is_ours(const struct fs *fs, const Hf__Event *e)
+{
+    return holds_find(&fs->holds, e->token) != NULL ||
+           owner_is_of(&fs->namer, pack_bytes(e->owner));
+}
+
+void watchers_on_own_event(struct fs *fs, const Hf__Event *e)
+{
+    struct watchers *w = fs->watchers;
+    if (w->closed || e->type != WIRE_EFFECT_ENDED || e->deadline_ns == 0 || !is_ours(fs, e))
+        return; /* A lock that hangs on the session leaves no file of its own. */
+    uint64_t number = inode_hold_number(e->token);
+    struct inode *i = known(fs, number);
+    if (i == NULL && !fs->options->dirwatch)
+        return;
+    char *path = text_of(e->path);
+    mode_t mode = attr_type_of_kind(e->kind);
+    if (i != NULL)
+        i->ended = true;
+    if (e->code == WIRE_CODE_RELEASED && fs->options->dirwatch)
+        add_candidate(w, number, path, mode); /* Most likely by unlink(2): that will be known. */
+    else if (e->code == WIRE_CODE_RELEASED)
+        watchers_known(fs, i);
+    else if (fs->options->dirwatch || i->n_open == 0)
+        tell_deleted(fs, number, path, mode);
+    free(path);
+}
+
+/* ---- Directories ---- */
+
+static void on_crowd(void *arg, const struct client_reply *reply);
+
+struct crowd_look {
+    struct fs *fs;
+    char *path; /* Owned. */
+};
+
+static struct crowd *crowd_find(struct watchers *w, const char *path)
+{
+    struct crowd *c;
+    HASH_FIND_STR(w->crowds, path, c);
+    return c;
+}
+
+static struct crowd *crowd_add(struct watchers *w, const char *path)
+{
+    struct crowd *c = xcalloc(1, sizeof *c);
+    c->path = xstrdup(path);
+    HASH_ADD_KEYPTR(hh, w->crowds, c->path, strlen(c->path), c);
+    return c;
+}
+
+/* Is anybody left? */
+static void crowd_look(struct fs *fs, struct crowd *c)
+{
+    Hf__Query query = HF__QUERY__INIT;
+    c->ask_again = c->asking;
+    if (c->asking || fs->failed)
+        return;
+    struct crowd_look *l = xcalloc(1, sizeof *l);
+    l->fs = fs;
+    l->path = xstrdup(c->path);
+    query.what = HF__QUERY__WHAT__SHOW;
+    query.path = pack_binary(bytes_str(c->path));
+    query.brief = true;
+    if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_crowd, l) == 0) {
+        c->asking = true;
+        return;
+    }
+    free(l->path);
+    free(l);
+}
+
+static void on_crowd(void *arg, const struct client_reply *reply)
+{
+    struct crowd_look *l = arg;
+    struct fs *fs = l->fs;
+    struct watchers *w = fs->watchers;
+    struct crowd *c = crowd_find(w, l->path);
+    int error;
+    const Hf__Node *node = show_node(reply, &error);
+    if (c != NULL && !w->closed) {
+        c->asking = false;
+        bool none = node != NULL && node->holds_total == 0 && node->n_holds == 0;
+        if (c->ask_again) {
+            crowd_look(fs, c);
+        } else if (none) {
+            if (directory_is_known(fs, c->path))
+                notifier_deleted(fs->notifier, c->path, INODE_FREE_BIT, S_IFREG);
+            crowd_free(w, c);
+        }
+    }
+    free(l->path);
+    free(l);
+}
+
+/* Does a lock of this mount make the path a file already? */
+static bool held_here(struct fs *fs, const char *path)
+{
+    const struct lock_file *f = lock_file_find(fs, path);
+    const struct locker *l;
+    if (f == NULL)
+        return false;
+    LIST_FOREACH(l, &f->lockers, in_file)
+    {
+        if (locker_holds(l))
+            return true;
+    }
+    return false;
+}
+
+static void crowd_event(struct fs *fs, const Hf__Event *e, const char *path)
+{
+    struct watchers *w = fs->watchers;
+    struct crowd *c = crowd_find(w, path);
+    if (c == NULL) {
+        c = crowd_add(w, path);
+        if (e->type == WIRE_EFFECT_GRANTED && !held_here(fs, path) && directory_is_known(fs, path))
+            notifier_created(fs->notifier, path, INODE_FREE_BIT, S_IFREG, e->uid);
+    }
+    if (e->type == WIRE_EFFECT_ENDED)
+        crowd_look(fs, c);
+}
+
+static bool is_crowd(const Hf__Event *e)
+{
+    return e->deadline_ns == 0 || e->mode != WIRE_MODE_EXCLUSIVE || e->limit != 0 ||
+           e->start != 0 || e->end_inverted != 0;
+}
+
+static void lease_event(struct fs *fs, const Hf__Event *e, const char *path)
+{
+    uint64_t number = inode_hold_number(e->token);
+    mode_t mode = attr_type_of_kind(e->kind);
+    if (e->type == WIRE_EFFECT_ENDED) {
+        tell_deleted(fs, number, path, mode);
+    } else if (e->type == WIRE_EFFECT_GRANTED) {
+        if (directory_is_known(fs, path))
+            notifier_created(fs->notifier, path, number, mode, e->uid);
+    } else if (e->type == WIRE_EFFECT_RENAMED) {
+        char *to = text_of(e->path2);
+        struct inode *i = known(fs, number);
+        if (i != NULL)
+            inode_moved(&fs->inodes, i, to);
+        if (directory_is_known(fs, path) && directory_is_known(fs, to))
+            notifier_renamed(fs->notifier, path, to, number, mode);
+        free(to);
+    }
+}
+
+static void on_everything(struct follower *f, const Hf__Event *e)
+{
+    struct watchers *w = (struct watchers *)((char *)f - offsetof(struct watchers, all));
+    struct fs *fs = w->fs;
+    bool changes = e->type == WIRE_EFFECT_GRANTED || e->type == WIRE_EFFECT_ENDED ||
+                   e->type == WIRE_EFFECT_RENAMED;
+    if (!changes || is_ours(fs, e))
+        return; /* Its kernel has seen it, or watchers_on_own_event() tells. */
+    char *path = text_of(e->path);
+    if (is_crowd(e))
+        crowd_event(fs, e, path);
+    else
+        lease_event(fs, e, path);
+    free(path);
+}
+
+static void on_everything_news(struct follower *f, enum follow_news news, uint64_t index)
+{
+    struct watchers *w = (struct watchers *)((char *)f - offsetof(struct watchers, all));
+    (void)index;
+    if (news == FOLLOW_GAP)
+        LOG_WARN("events were missed: directory watchers were not told of all", "paths=%u",
+                 (unsigned)HASH_COUNT(w->crowds));
+}
