@@ -15,9 +15,10 @@ step(struct lock_table *t, enum lock_op op, const char *from, const char *to, ui
 {
     static uint64_t seq;
     struct lock_effects e;
+    seq++;
     struct lock_command c = {
         .op = op,
-        .stamp_ns = 10 * ++seq,
+        .stamp_ns = 10 * seq,
         .session_id = op == LOCK_OP_SESSION_OPEN ? 0 : 1,
         .seq = seq,
         .ack_seq = seq - 1,
