@@ -519,7 +519,8 @@ def job_control(bench):
     term = Terminal()
     try:
         term.prompt()
-        term.send(f"{run} {path} -- sh -c 'echo pid-$$; sleep 1000'\n")
+        # (exec: a shell that is stopped between its vfork() and that child's exec is stuck, run or no run.)
+        term.send(f"{run} {path} -- sh -c 'echo pid-$$; exec sleep 1000'\n")
         term.expect(r"pid-(\d+)")
         term.send("\x1a")
         term.expect("Stopped")
@@ -559,7 +560,7 @@ def job_control(bench):
         term.expect(r"more\r\nmore\r\n")
         term.send("\x04")
         term.prompt()
-        term.send(f"{run} {path} -- sh -c 'echo piped-$((1+1)); sleep 1000' | cat\n")
+        term.send(f"{run} {path} -- sh -c 'echo piped-$((1+1)); exec sleep 1000' | cat\n")
         term.expect("piped-2")
         term.send("\x1a")
         term.expect("Stopped")
