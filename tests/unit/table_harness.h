@@ -6,8 +6,8 @@
 #include "raftstore/base/random.h"
 #include "raftstore/lock/lock.h"
 
-/* A stream of commands: sessions, leases, session holds, ranges, semaphores, waiters, several paths,
- * notes, directories, lock-delays, expiries. The same seed gives the same stream. */
+/* A stream of commands: sessions, leases, session holds, ranges, semaphores, waiters, several
+ * paths, notes, directories, lock-delays, expiries. The same seed gives the same stream. */
 struct commands {
     struct random rng;
     uint64_t stamp_ns, n;
