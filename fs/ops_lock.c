@@ -1,6 +1,7 @@
 /* FLOCK, SETLK, GETLK. */
 #include "fs/ops.h"
 
+#include "fs/errno_table.h"
 #include "fs/locking.h"
 #include "fs/show.h"
 #include "raftstore/wire/codes.h"
@@ -121,6 +122,25 @@ static void on_getlk(void *arg, const struct client_reply *reply)
     free(g);
 }
 
+static int ask(struct getlk *g)
+{
+    struct fs *fs = g->op.fs;
+    const struct locker *l = locker_find(g->handle, LOCKER_FCNTL, g->owner);
+    Hf__Query query = HF__QUERY__INIT;
+    query.what = HF__QUERY__WHAT__SHOW;
+    query.path = pack_binary(bytes_str(g->handle->inode->path));
+    query.brief = true;
+    query.against = (uint32_t)g->want.mode;
+    query.start = g->want.start;
+    query.end_inverted = UINT64_MAX - g->want.end;
+    if (l != NULL)
+        query.owner = pack_binary(bytes_str(l->text));
+    if (fs->failed)
+        return EIO;
+    return errno_of_status(
+        client_query(fs->client, &query, op_timeout_ms(&g->op), false, on_getlk, g));
+}
+
 void ops_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
 {
     struct handle *h = handle_of(fi);
@@ -135,7 +155,7 @@ void ops_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct
     handle_ref(h);
     g->owner = fi->lock_owner;
     g->want = want_of(lock);
-    int error = show_path(&g->op, h->inode->path, on_getlk, g);
+    int error = ask(g);
     if (error == 0)
         return;
     op_reply_errno(&g->op, error);

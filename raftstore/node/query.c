@@ -16,6 +16,7 @@ struct gather {
     uint64_t now_ns;        /* Cluster time. */
     int64_t wall_offset_ns; /* Wall clock minus cluster time. */
     bool brief;
+    const Hf__Query *against; /* Only holds in the way of this; NULL: all. */
     size_t limit;
     size_t bytes; /* Of what was gathered, roughly and not less. */
     bool more;
@@ -95,9 +96,18 @@ struct filling {
     Hf__Node *node;
 };
 
+static bool is_in_the_way(const struct lock_hold_view *v, const Hf__Query *of)
+{
+    return v->start <= UINT64_MAX - of->end_inverted && of->start <= v->end &&
+           (v->mode == LOCK_EXCLUSIVE || of->against == LOCK_EXCLUSIVE) &&
+           !bytes_equal(v->owner, pack_bytes(of->owner));
+}
+
 static bool hold_visit(void *arg, const struct lock_hold_view *v)
 {
     struct filling *f = arg;
+    if (f->gather->against != NULL && !is_in_the_way(v, f->gather->against))
+        return true;
     if (f->node->n_holds >= ENTRIES_MAX)
         return false;
     f->node->holds[f->node->n_holds++] = hold_make(f->gather, v);
@@ -307,6 +317,7 @@ void query_answer(
                        .now_ns = replica_cluster_now_ns(n->replica, now_ns),
                        .wall_offset_ns = n->wall_offset_ns,
                        .brief = q->brief,
+                       .against = q->against != 0 ? q : NULL,
                        .limit = q->limit == 0 || q->limit > ENTRIES_MAX ? ENTRIES_MAX : q->limit};
     Hf__NodeFrame frame = HF__NODE_FRAME__INIT;
     Hf__QueryReply reply = HF__QUERY_REPLY__INIT;

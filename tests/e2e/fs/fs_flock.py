@@ -380,6 +380,28 @@ def test_fcntl_ranges(m):
     free(p)
 
 
+def test_getlk_among_many(m):
+    """More locks on one file than one answer can hold."""
+    p = m.path("many-ranges")
+    a = opened(p)
+    for i in range(1100):
+        setlk(a, fcntl.F_WRLCK if i > 1050 else fcntl.F_RDLCK, 2 * i, 1)
+
+    def child():
+        b = opened(p)
+        for i in (0, 1040, 1060, 1099):
+            kind, _, start, length, pid = getlk(b, fcntl.F_WRLCK, 2 * i, 2)
+            assert (kind != fcntl.F_UNLCK, start, length, pid) == (True, 2 * i, 1, os.getppid()), (i, kind, start, length)
+            assert getlk(b, fcntl.F_WRLCK, 2 * i + 1, 1)[0] == fcntl.F_UNLCK
+        assert getlk(b, fcntl.F_RDLCK)[2] == 2 * 1051
+        setlk(b, fcntl.F_WRLCK, 5000, 1)
+
+    in_child(child)
+    assert getlk(a, fcntl.F_WRLCK)[0] == fcntl.F_UNLCK  # Its own.
+    os.close(a)
+    free(p)
+
+
 def test_fcntl_fork_and_close(m):
     """A child does not inherit them, and can't release them."""
     p = m.path("fork")
