@@ -84,7 +84,7 @@ bool owner_is_of(const struct owner_namer *n, struct bytes text)
     char lease[12], lock[12];
     (void)snprintf(lease, sizeof lease, "/%08" PRIx32 "-", n->nonce);
     (void)snprintf(lock, sizeof lock, "/s%08" PRIx32 "/", n->nonce);
-    if (text.size == 0)
+    if (text.data == NULL || text.size == 0)
         return false;
     return memmem(text.data, text.size, lease, strlen(lease)) != NULL ||
            memmem(text.data, text.size, lock, strlen(lock)) != NULL;
