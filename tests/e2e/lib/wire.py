@@ -20,7 +20,7 @@ STATUS_FIELDS = {1: "node_id", 2: "state", 3: "term", 4: "leader_id", 5: "commit
                  6: "applied_index", 7: "last_index", 8: "first_index", 9: "digest_lo",
                  10: "digest_hi", 11: "snapshot_index", 15: "stall_max_us",
                  16: "snapshot_stall_max_us", 17: "snapshot_ms", 18: "snapshots",
-                 19: "resident_bytes", 28: "connections", 29: "elections"}
+                 19: "resident_bytes", 20: "entries", 21: "commands", 28: "connections", 29: "elections"}
 
 
 def varint(value):
