@@ -199,6 +199,7 @@ void fs_close(struct fs *fs)
     watchers_close(fs->watchers);
     notifier_close(fs->notifier);
     follow_close(&fs->follow);
+    poll_close(fs);
     loss_close(fs);
     locking_close(fs);
     holds_close(&fs->holds);

@@ -274,6 +274,22 @@ static void on_timer_closed(uv_handle_t *timer)
     free(timer);
 }
 
+static void stop_timer(struct poller *p)
+{
+    if (p->timer != NULL)
+        uv_close((uv_handle_t *)p->timer, on_timer_closed);
+    p->timer = NULL;
+}
+
+void poll_close(struct fs *fs)
+{
+    struct poller *p;
+    LIST_FOREACH(p, &fs->pollers, link)
+    {
+        stop_timer(p);
+    }
+}
+
 void poll_free(struct handle *h)
 {
     struct poller *p = h->poller;
@@ -284,8 +300,7 @@ void poll_free(struct handle *h)
     follow_stop(&h->fs->follow, &p->follower);
     if (p->wake != NULL)
         fuse_pollhandle_destroy(p->wake);
-    if (p->timer != NULL)
-        uv_close((uv_handle_t *)p->timer, on_timer_closed);
+    stop_timer(p);
     free(p);
 }
 

@@ -35,6 +35,9 @@ void poll_wake_lease(struct fs *fs, const struct hold *hold);
 /* Our session's state has changed: for all that hold something on it. */
 void poll_wake_session(struct fs *fs);
 
+/* The mount ends: no timer may be left, with whatever is open. */
+void poll_close(struct fs *fs);
+
 /* The open file is gone. */
 void poll_free(struct handle *h);
 

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -122,6 +123,19 @@ def test_busy_at_the_end():
         holder.wait()
         m.start()
         os.unlink(m.path("d", "x"))  # A lease outlives the daemon, and authority the restart.
+
+
+def test_watched_at_the_end():
+    """SIGTERM while somebody polls a lease of an hour: it ends at once."""
+    with Mount("ttl=1h") as m:
+        fd = acquire(m.path("x"))
+        poller = select.poll()
+        poller.register(fd, select.POLLIN | select.POLLPRI)
+        assert poller.poll(10) == []
+        m.daemon.stop()
+        with open(m.base + "/mount.log", encoding="utf-8") as f:
+            assert "handles left" not in f.read()
+        close_dead(fd)
 
 
 def test_kill_and_mount_again():
