@@ -65,6 +65,7 @@ static uint64_t line_from(const struct event_log *l, uint64_t position)
         return l->begin;
     for (uint64_t at = position - 1; at < l->end;) {
         struct bytes kept = piece(l, at);
+        assert(kept.size > 0); /* Everything from the log's beginning to its end is kept. */
         const char *end = memchr(kept.data, '\n', kept.size);
         if (end != NULL)
             return at + (uint64_t)(end - (const char *)kept.data) + 1;

@@ -2,6 +2,7 @@
 
 #include "raftstore/base/clock.h"
 #include "raftstore/base/duration.h"
+#include "raftstore/base/utf8.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -71,29 +72,11 @@ const char *text_of_wall(uint64_t wall_ms, char out[32])
     return out;
 }
 
-/* Length of one UTF-8 character at p that may be printed; 0 = none. */
-static size_t printable(const uint8_t *p, size_t left)
-{
-    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    if (p[0] < 0x20 || p[0] == 0x7f || p[0] == '\\' || (p[0] >= 0x80 && p[0] < 0xc2) ||
-        p[0] > 0xf4 || n > left)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    if (n == 2 && p[0] == 0xc2 && p[1] < 0xa0) /* C1 controls: terminals obey them. */
-        return 0;
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 void text_add(struct buf *out, struct bytes value)
 {
     const uint8_t *p = value.data;
     for (size_t i = 0; i < value.size;) {
-        size_t n = printable(p + i, value.size - i);
+        size_t n = p[i] != '\\' ? utf8_char(p + i, value.size - i) : 0;
         if (n > 0)
             buf_add(out, p + i, n);
         else
