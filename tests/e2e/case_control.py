@@ -180,6 +180,8 @@ def cut_off(relay, a, b):
     seen_by_b.wait("granted", path="held", session=status(b)["session"])
     check([x for x in seen_by_b.seen if x["event"] == b"session-ended" and x["session"].decode() == session],
           "the end of the session is not told")
+    check([x for x in seen_by_b.seen if x["event"] == b"ended" and x["path"] == b"held" and
+           x["code"] == b"session_ended"], "the end of the hold is not told")
     relay.heal("cut-off")
     tail.wait("session-ended", session=session, **{"from": "mount"})
     tail.wait("session-opened")
@@ -254,6 +256,17 @@ def leader_dies(c, m):
     check(not [x for x in tail.seen if x["event"] in (b"missed", b"gap")], "events were missed")
     check(re.search(r"^leader=[1-9]", read(m, "status").decode(), re.M), "no leader in the status")
     equal([status(m)["leader"] == str(leader.id)], [False], "the dead one leads")
+    # And through the death of all: each grant is told once, whatever the nodes still know.
+    for node in c.nodes.values():
+        node.kill()
+    for node in c.nodes.values():
+        node.start(options=node.extra)
+    os.close(m.acquire("after"))
+    os.unlink(m.path("after"))
+    tail.wait("released", path="after", seconds=40)
+    for name in (b"before", b"after"):
+        equal(len([x for x in tail.seen if x.get("path") == name and x["event"] == b"granted"]), 1,
+              f"times that the grant of {name} was told")
     tail.end()
 
 
@@ -265,7 +278,8 @@ def main(t):
     for node in c.nodes.values():
         behind = t.free_port("127.0.0.1")
         relay.listen(node.client_port, behind)
-        node.start(options=("--listen", f"{node.raft_address},127.0.0.1:{behind}"))
+        node.extra = ("--listen", f"{node.raft_address},127.0.0.1:{behind}")
+        node.start(options=node.extra)
     c.wait_leader()
     options = "ttl=20s,timeout=30s,session_ttl=2s,host="
     a, b = (c.mount(name, options=options + host) for name, host in zip("ab", HOSTS))
