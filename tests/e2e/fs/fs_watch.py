@@ -3,11 +3,18 @@ import contextlib
 import fcntl
 import os
 import select
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
+import unittest
 
-from mountlib import BUILD, acquire, fails, say, wait_until
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from inotify import ATTRIB, CREATE, DELETE, DELETE_SELF, DONT_FOLLOW, Inotify  # noqa: E402
+from mountlib import (BUILD, NOBODY, SLOW, Mount, acquire, fails, in_child, is_mounted, program, say,  # noqa: E402
+                      wait_until)
 
 OPTIONS = "ttl=20s"
 ALL = select.POLLIN | select.POLLPRI
@@ -268,3 +275,195 @@ def test_many_descriptors_of_many_locks(m):
         os.close(f)
     ep.close()
     os.rmdir(m.path("many"))
+
+
+def deleted_self(path, held, end, flags=0):
+    """A watch on what is held at path ends when end() ends the hold, and not before."""
+    with Inotify() as n:
+        held()
+        n.watch(path, DELETE_SELF | flags)
+        n.quiet(0.2)
+        assert n.text() == [], n.text()
+        end()
+        n.wait(DELETE_SELF)
+
+
+def test_a_watched_file_is_deleted_when_its_hold_ends(m):
+    path = m.path("i1")
+    fds = []
+
+    def take():
+        fds.append(acquire(path))
+
+    def release():
+        os.write(fds[-1], b"release\n")
+        os.close(fds.pop())
+
+    def expire():
+        os.write(fds[-1], b"renew 300ms\n")
+        os.close(fds.pop())
+
+    def unlink():
+        os.unlink(path)
+        os.close(fds.pop())
+
+    for end in (release, expire, unlink):
+        deleted_self(path, take, end)
+
+    def lock():
+        fds.append(os.open(path, os.O_RDWR | os.O_CREAT))
+        fcntl.flock(fds[-1], fcntl.LOCK_EX)
+
+    deleted_self(path, lock, lambda: os.close(fds.pop()))
+    lock_dir = m.path("i2.lock")
+    deleted_self(lock_dir, lambda: os.mkdir(lock_dir), lambda: os.rmdir(lock_dir))
+    deleted_self(lock_dir, lambda: os.mkdir(lock_dir), lambda: shorten(lock_dir))
+    link = m.path("i3")
+    deleted_self(link, lambda: os.symlink("me", link), lambda: os.unlink(link), DONT_FOLLOW)
+
+
+def shorten(path):
+    os.setxattr(path, "user.holdfast.ttl_ms", b"300")
+
+
+def test_an_open_file_is_deleted_when_it_is_closed(m):
+    path = m.path("i4")
+    fd = acquire(path)
+    with Inotify() as n:
+        n.watch(path, DELETE_SELF)
+        os.write(fd, b"renew 200ms\n")
+        wait_until(lambda: not os.path.exists(path))
+        n.quiet(0.3)
+        assert n.text() == [], n.text()
+        os.close(fd)
+        n.wait(DELETE_SELF)
+
+
+def test_a_file_that_stands_is_not_deleted(m):
+    """However often it is looked at, and whoever fails to get it."""
+    path = m.path("i5")
+    fd = acquire(path)
+    os.close(fd)
+    with Inotify() as n:
+        n.watch(path, DELETE_SELF)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            with fails("EEXIST"):
+                acquire(path)
+            os.stat(path)
+            os.utime(path)
+        n.quiet(0.2)
+        assert n.text() == [], n.text()
+        os.unlink(path)
+        n.wait(DELETE_SELF)
+
+
+def test_without_dirwatch_nothing_is_added(m):
+    """Local changes once, by the kernel."""
+    os.mkdir(m.path("i6"))
+    path = m.path("i6", "x")
+    with Inotify() as n:
+        n.watch(m.path("i6"), CREATE | DELETE)
+        for _ in range(20):
+            os.close(acquire(path))
+            os.unlink(path)
+        for _ in range(20):
+            n.wait(CREATE, "x")
+            n.wait(DELETE, "x")
+        n.quiet(0.3)
+        assert n.text() == [], n.text()
+    os.rmdir(m.path("i6"))
+
+
+def dirwatch_once(base):
+    """In one mount with dirwatch: each change once, whoever tells it."""
+    os.mkdir(base + "/d")
+    path = base + "/d/x"
+    with Inotify() as n:
+        n.watch(base + "/d", CREATE | DELETE)
+        for how in ("unlink", "release", "expire", "keep"):
+            if how == "keep":
+                subprocess.run(["sh", "-c", 'set -C; : > "$0"; set +C; echo keep > "$0"', path], check=True)
+            else:
+                fd = acquire(path)
+                if how == "unlink":
+                    os.unlink(path)
+                else:
+                    os.write(fd, b"release\n" if how == "release" else b"renew 300ms\n")
+                os.close(fd)
+            n.wait(CREATE, "x")
+            n.wait(DELETE, "x")
+            n.quiet(0.3)
+            assert n.text() == [], (how, n.text())
+    os.rmdir(base + "/d")
+
+
+def test_dirwatch_tells_each_change_once(m):
+    del m
+    with Mount("dirwatch,ttl=20s") as d:
+        dirwatch_once(d.dir)
+    with Mount("dirwatch,ttl=20s,release=async") as d:
+        dirwatch_once(d.dir)
+
+
+def test_unmounted_while_watched(m):
+    """Nothing is replayed in what lies under a mount that is gone."""
+    del m
+    with Mount("dirwatch,ttl=20s") as d:
+        os.mkdir(d.path("u"))
+        fd = acquire(d.path("u", "x"))
+        os.write(fd, b"renew 1s\n")
+        cwd = os.open(d.path("u"), os.O_RDONLY | os.O_DIRECTORY)
+        with Inotify() as n:
+            n.watch(d.path("u"), DELETE)
+            subprocess.run(["umount", "-l", d.dir], check=True)
+            os.mkdir(d.path("u"))  # Under the mount point.
+            with open(d.path("u", "x"), "w", encoding="utf-8"):
+                pass
+            time.sleep(1.5)
+            assert os.path.exists(d.path("u", "x"))
+        os.close(fd)
+        os.close(cwd)
+        d.daemon.check(d.daemon.process.wait(60 if SLOW else 20))
+        shutil.rmtree(d.path("u"))
+
+
+def test_ordinary_user(m):
+    """The thread has no more rights than its user."""
+    del m
+    if shutil.which("fusermount3") is None:
+        raise unittest.SkipTest("no fusermount3 here")
+    base = tempfile.mkdtemp(prefix="holdfast-fs-")
+    copy, d = base + "/mount.holdfast", base + "/mnt"
+    shutil.copy(program("mount.holdfast"), copy)
+    os.mkdir(d)
+    for name in (base, d):
+        os.chown(name, NOBODY, NOBODY)
+    mode = os.stat("/dev/fuse").st_mode
+    os.chmod("/dev/fuse", 0o666)
+    with open(base + "/log", "wb") as log:
+        p = subprocess.Popen(["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", copy,
+                              "local", d, "-f", "-o", "dirwatch,data=%s/data" % base], stdout=log, stderr=log)
+    try:
+        wait_until(lambda: is_mounted(d), 30)
+
+        def run():
+            dirwatch_once(d)
+            path = d + "/x"
+            fd = acquire(path)
+            with Inotify() as n:
+                n.watch(path, DELETE_SELF | ATTRIB)
+                os.write(fd, b"renew 300ms\n")
+                os.close(fd)
+                n.wait(DELETE_SELF)
+
+        in_child(run, NOBODY)
+    finally:
+        p.terminate()
+        status = p.wait(60 if SLOW else 20)
+        os.chmod("/dev/fuse", mode & 0o7777)
+        with open(base + "/log", errors="replace", encoding="utf-8") as f:
+            text = f.read()
+        subprocess.run(["umount", "-l", d], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(base, ignore_errors=True)
+    assert status == 0 and "Sanitizer" not in text and "runtime error" not in text, text[-3000:]

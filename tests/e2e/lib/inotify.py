@@ -8,6 +8,7 @@ import time
 MODIFY, ATTRIB, MOVED_FROM, MOVED_TO = 0x2, 0x4, 0x40, 0x80
 CREATE, DELETE, DELETE_SELF, MOVE_SELF = 0x100, 0x200, 0x400, 0x800
 IGNORED, ISDIR, OVERFLOW = 0x8000, 0x40000000, 0x4000
+DONT_FOLLOW = 0x02000000  # For watch().
 NAMES = {v: k for k, v in list(globals().items()) if k.isupper() and isinstance(v, int)}
 
 libc = ctypes.CDLL(None, use_errno=True)
