@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """poll and inotify hear of what another mount does: who waits is woken, nobody has to look."""
+# seconds: 60
 import contextlib
 import fcntl
 import os
@@ -89,9 +90,9 @@ def poll_across(a, b):
     os.close(fd)
 
 
-def poll_now(fd):
+def poll_now(fd, mask=select.POLLIN):
     p = select.poll()
-    p.register(fd, select.POLLIN)
+    p.register(fd, mask)
     return dict(p.poll(0)).get(fd, 0)
 
 
