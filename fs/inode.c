@@ -4,6 +4,7 @@
 #include "raftstore/base/buf.h"
 #include "raftstore/base/clock.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -79,22 +80,27 @@ static struct inode *inode_add(
 
 static void inode_delete(struct inode_table *t, struct inode *i)
 {
-    struct inode *parent = i->parent;
+    assert(t->by_number != NULL); /* It is in there, */
     HASH_DELETE(hh, t->by_number, i);
     if (i->kind == INODE_FREE)
         HASH_DELETE(hh_path, t->free_by_path, i);
-    if (i->by_path)
+    if (i->by_path) {
+        assert(t->directory_by_path != NULL); /* and in there. */
         HASH_DELETE(hh_path, t->directory_by_path, i);
+    }
     free(i->path);
     free(i);
-    if (parent != NULL)
-        inode_unref(t, parent);
 }
 
 static void inode_drop_unused(struct inode_table *t, struct inode *i)
 {
-    if (i->n_refs == 0 && i->n_lookups == 0)
+    while (i != NULL && i->n_refs == 0 && i->n_lookups == 0) {
+        struct inode *parent = i->parent;
         inode_delete(t, i);
+        if (parent != NULL)
+            parent->n_refs--;
+        i = parent;
+    }
 }
 
 void inode_table_init(struct inode_table *t)
@@ -106,10 +112,6 @@ void inode_table_init(struct inode_table *t)
 void inode_table_deinit(struct inode_table *t)
 {
     struct inode *i, *next;
-    HASH_ITER(hh, t->by_number, i, next)
-    {
-        i->parent = NULL;
-    }
     HASH_ITER(hh, t->by_number, i, next)
     {
         inode_delete(t, i);

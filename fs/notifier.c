@@ -81,7 +81,7 @@ static const char *last_name(const char *path)
 static int change(int directory, int to, const struct notice *n)
 {
     const char *name = last_name(n->path);
-    if (n->type == NOTICE_RENAMED)
+    if (n->to != NULL)
         return renameat2(directory, name, to, last_name(n->to), RENAME_NOREPLACE);
     if (n->type == NOTICE_DELETED)
         return unlinkat(directory, name, n->mode == S_IFDIR ? AT_REMOVEDIR : 0);
