@@ -34,16 +34,17 @@ def test_own_changes_show_at_once(m):
 
 def test_not_asked_again(_m):
     """An own create makes the kernel forget the directory's attributes; the daemon has not."""
-    with Stopped("dircache=1h,timeout=2s") as s:
-        os.close(acquire(s.mount.path("a")))
-        os.stat(s.mount.dir)
-        s.stop()
-        os.stat(s.mount.dir)
-        s.go_on()
-        os.unlink(s.mount.path("a"))
-        s.stop()
-        os.stat(s.mount.dir)
-    with Stopped("dircache=0,timeout=500ms") as s:
-        s.stop()
-        with fails("ETIMEDOUT"):
-            os.stat(s.mount.dir)
+    for dircache, asks in (("1h", False), ("0", True)):
+        with Stopped("timeout=1s,dircache=" + dircache) as s:
+            d = s.mount.path("d")
+            os.mkdir(d)
+            directory = os.open(d, os.O_DIRECTORY)
+            os.stat(d)
+            os.close(acquire(d + "/a"))
+            s.stop()
+            if asks:
+                with fails("ETIMEDOUT"):
+                    os.fstat(directory)
+            else:
+                os.fstat(directory)
+            os.close(directory)

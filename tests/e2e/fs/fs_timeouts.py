@@ -24,7 +24,12 @@ class Stopped:
         os.chmod(self.base, 0o755)
         self.node = Node(self.base)
         os.mkdir(self.base + "/m")
-        self.mount = Mount(options, self.node.address, self.base + "/m")
+        try:
+            wait_until(self.node.leads, 20)  # The mount's own time-out may be shorter than that.
+            self.mount = Mount(options, self.node.address, self.base + "/m")
+        except BaseException:
+            self.node.daemon.kill()
+            raise
 
     def __enter__(self):
         return self

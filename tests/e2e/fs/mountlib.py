@@ -155,6 +155,10 @@ class Node:
             [program("holdfastd"), "--id", "1", "--data", os.path.join(base, "node"), "--member",
              "1=127.0.0.1:%d,%s" % (self.raft, self.address)], os.path.join(base, "node.log"))
 
+    def leads(self):
+        with open(self.daemon.log, encoding="utf-8", errors="replace") as f:
+            return "role=leader" in f.read()
+
     def close(self):
         if self.daemon.process.poll() is None:
             self.daemon.signal(signal.SIGCONT)
