@@ -99,7 +99,7 @@ void fs_init(struct fs *fs,
     owner_namer_init(&fs->namer, host);
     follow_init(&fs->follow, loop);
     fs->watchers = watchers_new(fs);
-    fs->notifier = notifier_new(loop, dir, NULL, NULL);
+    fs->notifier = notifier_new(loop, dir, watchers_on_done, fs);
     holds_init(&fs->holds, loop, fs->processes, on_keeper_gone, fs);
     fs->holds.on_lost = on_lease_lost;
 }

@@ -39,6 +39,8 @@ struct notifier {
     bool ended;
     struct notice_list queue;
     unsigned n_queued;
+    struct notice_list probes; /* When `queue` is empty. */
+    unsigned n_probes;
     struct notice *last_of_path; /* uthash: of those in `queue`, the last of each path. */
     struct notice *current;
     struct notice_list finished;
@@ -81,6 +83,9 @@ static const char *last_name(const char *path)
 static int change(int directory, int to, const struct notice *n)
 {
     const char *name = last_name(n->path);
+    struct stat st;
+    if (n->type == NOTICE_PROBE)
+        return fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT);
     if (n->to != NULL)
         return renameat2(directory, name, to, last_name(n->to), RENAME_NOREPLACE);
     if (n->type == NOTICE_DELETED)
@@ -129,13 +134,17 @@ static void forget_last(struct notifier *t, struct notice *n)
 static struct notice *take(struct notifier *t)
 {
     (void)pthread_mutex_lock(&t->mutex);
-    while (!t->stop && TAILQ_EMPTY(&t->queue))
+    while (!t->stop && TAILQ_EMPTY(&t->queue) && TAILQ_EMPTY(&t->probes))
         (void)pthread_cond_wait(&t->more, &t->mutex);
     struct notice *n = t->stop ? NULL : TAILQ_FIRST(&t->queue);
     if (n != NULL) {
         TAILQ_REMOVE(&t->queue, n, link);
         t->n_queued--;
         forget_last(t, n);
+    } else if (!t->stop) {
+        n = TAILQ_FIRST(&t->probes);
+        TAILQ_REMOVE(&t->probes, n, link);
+        t->n_probes--;
     }
     t->current = n;
     (void)pthread_mutex_unlock(&t->mutex);
@@ -169,6 +178,12 @@ static int be_alone(const struct notifier *t)
     return syscall(SYS_close_range, THREAD_WAKE_FD + 1u, ~0u, 0u) == 0 ? 0 : errno;
 }
 
+static void rest(uint64_t us)
+{
+    struct timespec pause = {.tv_nsec = (long)us * 1000};
+    (void)nanosleep(&pause, NULL);
+}
+
 static void *run(void *arg)
 {
     struct notifier *t = arg;
@@ -176,12 +191,13 @@ static void *run(void *arg)
     int unfit = be_alone(t);
     t->thread_id = (pid_t)syscall(SYS_gettid);
     for (unsigned i = 1; (n = take(t)) != NULL; i++) {
+        bool probe = n->type == NOTICE_PROBE;
         n->error = unfit != 0 ? unfit : replay(t, n);
         finish(t, n);
-        if (i % NOTIFIER_BURST == 0) {
-            struct timespec pause = {.tv_nsec = NOTIFIER_PAUSE_MS * 1000000L};
-            (void)nanosleep(&pause, NULL);
-        }
+        if (probe)
+            rest(NOTIFIER_PROBE_US);
+        else if (i % NOTIFIER_BURST == 0)
+            rest(NOTIFIER_PAUSE_MS * 1000);
     }
     t->thread_id = 0;
     finish(t, NULL);
@@ -205,6 +221,7 @@ void notifier_free(struct notifier *n)
         return;
     HASH_CLEAR(hh, n->last_of_path);
     free_list(&n->queue);
+    free_list(&n->probes);
     free_list(&n->finished);
     (void)pthread_mutex_destroy(&n->mutex);
     (void)pthread_cond_destroy(&n->more);
@@ -254,6 +271,7 @@ struct notifier *notifier_new(uv_loop_t *loop,
     t->arg = arg;
     t->wake_fd = -1;
     TAILQ_INIT(&t->queue);
+    TAILQ_INIT(&t->probes);
     TAILQ_INIT(&t->finished);
     (void)pthread_mutex_init(&t->mutex, NULL); /* Neither fails on Linux. */
     (void)pthread_cond_init(&t->more, NULL);
@@ -364,6 +382,24 @@ void notifier_renamed(
     struct notifier *n, const char *path, const char *to, uint64_t number, mode_t mode)
 {
     add(n, notice_new(NOTICE_RENAMED, path, to, number, mode));
+}
+
+bool notifier_probe(struct notifier *n, const char *path, uint64_t number)
+{
+    if (n->closed || !start(n))
+        return true; /* It can't be told, now or later. */
+    struct notice *notice = notice_new(NOTICE_PROBE, path, NULL, number, 0);
+    (void)pthread_mutex_lock(&n->mutex);
+    bool room = n->n_probes < NOTIFIER_PROBES_MAX;
+    if (room) {
+        TAILQ_INSERT_TAIL(&n->probes, notice, link);
+        n->n_probes++;
+        (void)pthread_cond_signal(&n->more);
+    }
+    (void)pthread_mutex_unlock(&n->mutex);
+    if (!room)
+        notice_free(notice);
+    return room;
 }
 
 bool notifier_is_caller(const struct notifier *n, pid_t thread_id)

@@ -33,9 +33,16 @@
 #define NOTIFIER_COALESCE     256u  /* From here on a name that came and went is not told of. */
 #define NOTIFIER_BURST        64u   /* After so many the thread rests: */
 #define NOTIFIER_PAUSE_MS     5u
+#define NOTIFIER_PROBES_MAX   1024u
+#define NOTIFIER_PROBE_US     500u /* Rest after each probe. */
 #define NOTIFIER_SECRET_BYTES 32u
 
-enum notice_type { NOTICE_CREATED, NOTICE_DELETED, NOTICE_RENAMED };
+enum notice_type {
+    NOTICE_CREATED,
+    NOTICE_DELETED,
+    NOTICE_RENAMED,
+    NOTICE_PROBE, /* Nothing has happened; see notifier_probe(). */
+};
 
 struct notice {
     enum notice_type type;
@@ -68,6 +75,13 @@ void notifier_deleted(struct notifier *n, const char *path, uint64_t number, mod
 void notifier_renamed(
     struct notifier *n, const char *path, const char *to, uint64_t number, mode_t mode);
 
+/* Let the kernel forget what it knows of a file, if it can: a name that it is told does not exist
+ * is dropped from its cache (it will be looked up again), and its inode with it, unless that is
+ * open, or watched.  Comes behind everything else.
+ *
+ * Return: false: too many are under way. */
+bool notifier_probe(struct notifier *n, const char *path, uint64_t number);
+
 /* Is this the thread? */
 bool notifier_is_caller(const struct notifier *n, pid_t thread_id);
 
@@ -79,7 +93,7 @@ const char *notifier_secret(const struct notifier *n);
 #define NOTIFIER_YES EXFULL
 
 struct notifier_stats {
-    uint64_t done;
+    uint64_t done;      /* Probes too. */
     uint64_t coalesced; /* Not told of, since they were over. */
     uint64_t dropped;   /* The queue was full. */
 };

@@ -76,7 +76,7 @@ void replay_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     if (parent == INODE_ROOT && strcmp(name, notifier_secret(fs->notifier)) == 0) {
         (void)fuse_reply_err(req, NOTIFIER_YES);
     } else if (n != NULL && names(fs, parent, name, n->path)) {
-        bool gone = n->type == NOTICE_CREATED || watchers_is_over(fs, n);
+        bool gone = n->type == NOTICE_CREATED || n->type == NOTICE_PROBE || watchers_is_over(fs, n);
         struct inode *i = gone ? NULL : subject(fs, n);
         if (i == NULL) {
             (void)fuse_reply_err(req, ENOENT);

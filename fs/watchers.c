@@ -21,6 +21,7 @@ struct candidate {
     uint64_t since_ms; /* Loop time. */
     char *path;  /* Owned.  A name that was released here, perhaps not by unlink(2); or NULL. */
     mode_t mode; /* Of that. */
+    bool probed; /* The kernel did not forget it. */
 };
 STAILQ_HEAD(candidate_list, candidate);
 
@@ -28,6 +29,7 @@ STAILQ_HEAD(candidate_list, candidate);
 struct watched {
     uint64_t number; /* Key. */
     struct fs *fs;
+    uint64_t probed_ms; /* Loop time. */
     struct follower follower;
     UT_hash_handle hh;
 };
@@ -49,6 +51,7 @@ struct watchers {
     struct fs *fs;
     bool closed;
     uv_timer_t timer;
+    uint64_t swept_ms;                /* Loop time. */
     struct candidate_list candidates; /* The oldest first. */
     struct watched *watched;          /* uthash. */
     struct follower all;              /* dirwatch: everything. */
@@ -298,28 +301,41 @@ static void watch(struct fs *fs, const struct inode *i)
     one = xcalloc(1, sizeof *one);
     one->number = number;
     one->fs = fs;
+    one->probed_ms = uv_now(fs->loop);
     one->follower.on_event = on_file_event;
     one->follower.on_news = on_file_news;
     HASH_ADD(hh, w->watched, number, sizeof one->number, one);
     follow_start(&fs->follow, &one->follower, i->path);
 }
 
-/* The kernel still knows it: does somebody watch it? */
-static void consider(struct fs *fs, struct inode *i)
+/* May somebody's watch on it hang on our knowing what others do? */
+static bool needs_news(struct fs *fs, const struct inode *i)
 {
-    const struct hold *own = i->kind == INODE_HOLD ? holds_find(&fs->holds, i->id) : NULL;
-    i->known_ms = 0;
-    if (i->n_open > 0 || is_gone(fs->watchers, i->number))
-        return;
-    if (i->ended)
-        tell_deleted(fs, i->number, i->path, i->type);
-    else if (i->kind == INODE_HOLD && (own == NULL || own->state == HOLD_ENDED))
-        watch(fs, i);
-    else if (i->kind == INODE_FREE && !fs->options->dirwatch && lock_file_find(fs, i->path) == NULL)
-        watch(fs, i);
+    if (i->kind == INODE_FREE)
+        return !fs->options->dirwatch && lock_file_find(fs, i->path) == NULL;
+    const struct hold *own = holds_find(&fs->holds, i->id);
+    return own == NULL || own->state == HOLD_ENDED;
 }
 
-static void add_candidate(struct watchers *w, uint64_t number, const char *path, mode_t mode)
+/* The kernel still knows it: does somebody watch it?
+ *
+ * Return: false: that can't be found out now. */
+static bool consider(struct fs *fs, struct inode *i, bool probed)
+{
+    if (i->n_open == 0 && !is_gone(fs->watchers, i->number)) {
+        if (i->ended)
+            tell_deleted(fs, i->number, i->path, i->type);
+        else if (needs_news(fs, i) && probed)
+            watch(fs, i);
+        else if (needs_news(fs, i) && !notifier_probe(fs->notifier, i->path, i->number))
+            return false;
+    }
+    i->known_ms = 0;
+    return true;
+}
+
+static struct candidate *
+add_candidate(struct watchers *w, uint64_t number, const char *path, mode_t mode)
 {
     struct candidate *c = xcalloc(1, sizeof *c);
     c->number = number;
@@ -329,6 +345,7 @@ static void add_candidate(struct watchers *w, uint64_t number, const char *path,
     if (STAILQ_EMPTY(&w->candidates))
         (void)uv_timer_start(&w->timer, on_timer, WATCHERS_AGE_MS, 0); /* Never fails. */
     STAILQ_INSERT_TAIL(&w->candidates, c, link);
+    return c;
 }
 
 void watchers_known(struct fs *fs, struct inode *inode)
@@ -337,26 +354,44 @@ void watchers_known(struct fs *fs, struct inode *inode)
     if (w->closed || inode->known_ms != 0 || inode->kind == INODE_DIRECTORY || inode->n_open > 0)
         return;
     inode->known_ms = uv_now(fs->loop);
-    add_candidate(w, inode->number, NULL, 0);
+    (void)add_candidate(w, inode->number, NULL, 0);
 }
 
-static void look_at(struct watchers *w, const struct candidate *c)
+void watchers_on_done(void *fs, const struct notice *n)
+{
+    struct watchers *w = ((struct fs *)fs)->watchers;
+    struct inode *i = known(fs, n->number);
+    if (n->type != NOTICE_PROBE || n->error != ENOENT || w->closed || i == NULL)
+        return;
+    i->known_ms = uv_now(w->timer.loop); /* The kernel's FORGET may be still to come. */
+    add_candidate(w, n->number, NULL, 0)->probed = true;
+}
+
+/* Return: false: not now. */
+static bool look_at(struct watchers *w, const struct candidate *c)
 {
     struct inode *i = known(w->fs, c->number);
     if (c->path != NULL)
         tell_deleted(w->fs, c->number, c->path, c->mode);
     else if (i != NULL && i->known_ms == c->since_ms) /* Else it is another one, and younger. */
-        consider(w->fs, i);
+        return consider(w->fs, i, c->probed);
+    return true;
 }
 
 /* Files that the kernel has forgotten are watched by nobody. */
 static void sweep(struct watchers *w)
 {
     struct watched *one, *next;
+    uint64_t now = uv_now(w->timer.loop);
     HASH_ITER(hh, w->watched, one, next)
     {
-        if (known(w->fs, one->number) == NULL)
+        const struct inode *i = known(w->fs, one->number);
+        if (i == NULL) {
             unwatch(w, one);
+        } else if (now - one->probed_ms >= WATCHERS_PROBE_MS) {
+            one->probed_ms = now;
+            (void)notifier_probe(w->fs->notifier, i->path, i->number); /* Else the next time. */
+        }
     }
 }
 
@@ -366,14 +401,18 @@ static void on_timer(uv_timer_t *timer)
     struct candidate *c;
     uint64_t now = uv_now(timer->loop);
     while ((c = STAILQ_FIRST(&w->candidates)) != NULL && now - c->since_ms >= WATCHERS_AGE_MS) {
+        if (!look_at(w, c))
+            break;
         STAILQ_REMOVE_HEAD(&w->candidates, link);
-        look_at(w, c);
         candidate_free(c);
     }
-    if (c == NULL)
+    if (now - w->swept_ms >= SWEEP_MS) {
+        w->swept_ms = now;
         sweep(w);
+    }
     if (c != NULL)
-        (void)uv_timer_start(timer, on_timer, c->since_ms + WATCHERS_AGE_MS - now, 0);
+        (void)uv_timer_start(timer, on_timer,
+                             WATCHERS_AGE_MS - (now - c->since_ms) % WATCHERS_AGE_MS, 0);
     else if (w->watched != NULL)
         (void)uv_timer_start(timer, on_timer, SWEEP_MS, 0);
 }

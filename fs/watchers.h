@@ -1,11 +1,11 @@
 /* What inotify watchers on this mount hear of, and when.
  *
  * On a lock file.  IN_DELETE_SELF when its hold ends, wherever and however that happens.  The
- * kernel does not say what is watched; but a file whose hold stands, that the kernel still knows
- * WATCHERS_AGE_MS after it was looked up or closed last, and that nobody has open, is one that a
- * watcher keeps (names are not cached).  The path of such a one, if it is not our own hold, is
- * followed; opens that fail never get so far.  Of a file that is open the watchers hear after the
- * last close, as on a local disk.
+ * kernel does not say what is watched.  But a file that it still knows WATCHERS_AGE_MS after it was
+ * looked up or closed last, that nobody has open, and that it does not forget when it is made to
+ * (notifier_probe()), is one that a watcher keeps.  The path of such a one, if it is not our own
+ * hold, is followed, as long as that is so; files that were only looked at cost the cluster
+ * nothing.  Of a file that is open the watchers hear after the last close, as on a local disk.
  *
  * On a directory, with `-o dirwatch`.  Everything is followed ("").  IN_CREATE, IN_DELETE and
  * IN_MOVED_* for locks of other mounts, of other programs, and for what ends here without an
@@ -20,7 +20,8 @@
 #include "fs/fs.h"
 #include "fs/notifier.h"
 
-#define WATCHERS_AGE_MS 50u
+#define WATCHERS_AGE_MS   50u
+#define WATCHERS_PROBE_MS 10000u /* A followed file is probed again. */
 
 struct watchers;
 
@@ -37,6 +38,9 @@ void watchers_on_own_event(struct fs *fs, const Hf__Event *event);
 
 /* The kernel has removed the name of this hold's file (inode number) itself. */
 void watchers_unlinked(struct fs *fs, uint64_t number);
+
+/* A notice was given. */
+void watchers_on_done(void *fs, const struct notice *n);
 
 /* Has the kernel, by now, seen by itself what this notice tells? */
 bool watchers_is_over(struct fs *fs, const struct notice *n);

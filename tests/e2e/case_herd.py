@@ -103,7 +103,19 @@ def costs_nothing(cluster, a, b):
             os.unlink(a.path("n"))
         return numbers(cluster)["notifications"] - before
 
+    held = [a.acquire(f"held{i}") for i in range(50)]
+    for i in range(50):  # Looking at files, or not getting them, is not watching them.
+        os.stat(b.path(f"held{i}"))
+        check(b.try_acquire(f"held{i}") is None, "two hold it")
+    os.listdir(b.dir)
+    time.sleep(0.5)
     nobody = cost()
+    before = numbers(cluster)["notifications"]
+    for i, fd in enumerate(held):
+        os.unlink(a.path(f"held{i}"))
+        os.close(fd)
+    unwatched = numbers(cluster)["notifications"] - before
+    check(unwatched <= len(held) + 20, f"{unwatched} events for {len(held)} releases that nobody follows")
     check(nobody <= 2 * cycles + 20, f"{nobody} events for {cycles} cycles that nobody follows")
     with inotify.Inotify() as n:
         n.watch(b.dir, inotify.CREATE)  # Without dirwatch a directory's watchers cost nothing either.
