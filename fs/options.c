@@ -27,6 +27,7 @@ const char options_usage[] =
     "  data=DIR           SOURCE local: where the store lives (/var/lib/holdfast/local, or\n"
     "                     holdfast/ in the user's state directory)\n"
     "  allow_other        other users may use the mount (on for root; off: noallow_other)\n"
+    "  dirwatch           inotify on directories hears of other mounts' locks\n"
     "  release=async      rm returns when the release is on its way (sync: when it is durable)\n"
     "  lost=SIGNAL        what a process gets whose lock was lost (TERM, HUP, ...); `freeze`: it "
     "is\n"

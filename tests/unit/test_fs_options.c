@@ -57,13 +57,14 @@ static void test_as_mount_passes_them(void **state)
     assert_true(o.fuse.size == 2 && memcmp(o.fuse.data, "ro", 2) == 0);
     options_deinit(&o);
     assert_int_equal(
-        parse("-f -ottl=1500ms,timeout=2,session_ttl=1m,dircache=0 -o release=async,host=h1 "
-              "local m -o data=/d,noallow_other,log=/l,log_level=warn -t fuse.holdfast",
-              true, &o, &sentence),
+        parse(
+            "-f -ottl=1500ms,timeout=2,session_ttl=1m,dircache=0,dirwatch -o release=async,host=h1 "
+            "local m -o data=/d,noallow_other,log=/l,log_level=warn -t fuse.holdfast",
+            true, &o, &sentence),
         0);
     assert_true(o.foreground && o.release_async && !o.allow_other);
     assert_true(o.ttl_ms == 1500 && o.timeout_ms == 2000 && o.session_ttl_ms == 60000);
-    assert_true(o.dircache_ms == 0 && o.log_level == LOG_LEVEL_WARN);
+    assert_true(o.dirwatch && o.dircache_ms == 0 && o.log_level == LOG_LEVEL_WARN);
     assert_string_equal(o.host, "h1");
     assert_string_equal(o.data, "/d");
     assert_string_equal(o.log, "/l");
