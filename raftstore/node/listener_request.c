@@ -162,20 +162,27 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
     l->stats.keepalives += checked.op == LOCK_OP_SESSION_KEEPALIVE;
 }
 
+/* Move bytes to *at, which goes on behind them. */
+static void copy_bytes(ProtobufCBinaryData *data, uint8_t **at)
+{
+    if (data->len > 0)
+        memcpy(*at, data->data, data->len);
+    data->data = *at;
+    *at += data->len;
+}
+
 /* A query with its bytes in one block of memory. */
 static Hf__Query *query_copy(const Hf__Query *q)
 {
-    uint8_t *p = xmalloc(sizeof *q + q->path.len + q->after.len);
+    uint8_t *p = xmalloc(sizeof *q + q->path.len + q->after.len + q->owner.len);
     Hf__Query *copy = (Hf__Query *)p;
     *copy = *q;
     copy->base.n_unknown_fields = 0;
     copy->base.unknown_fields = NULL;
-    copy->path.data = p + sizeof *q;
-    copy->after.data = copy->path.data + q->path.len;
-    if (q->path.len > 0)
-        memcpy(copy->path.data, q->path.data, q->path.len);
-    if (q->after.len > 0)
-        memcpy(copy->after.data, q->after.data, q->after.len);
+    p += sizeof *q;
+    copy_bytes(&copy->path, &p);
+    copy_bytes(&copy->after, &p);
+    copy_bytes(&copy->owner, &p);
     return copy;
 }
 
@@ -195,8 +202,9 @@ static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
         answer(c, frame_id, q); /* Needs no majority: it tells what this node knows. */
         return;
     }
-    if (q->path.len > LOCK_PATH_BYTES_MAX || q->after.len > LOCK_PATH_BYTES_MAX) {
-        fail_status(c, frame_id, REPLICA_BAD, "a path is too long"); /* It would be kept. */
+    if (q->path.len > LOCK_PATH_BYTES_MAX || q->after.len > LOCK_PATH_BYTES_MAX ||
+        q->owner.len > LOCK_OWNER_BYTES_MAX) {
+        fail_status(c, frame_id, REPLICA_BAD, "a name is too long"); /* It would be kept. */
         return;
     }
     uint64_t now_ns = clock_mono_ns(clock_system());

@@ -67,7 +67,7 @@ static Hf__Hold *hold_make(struct gather *g, const struct lock_hold_view *v)
     h->lapsed = v->lapsed;
     h->session_bound = v->ttl_ms == 0;
     h->limit = v->limit;
-    g->bytes += 160 + v->owner.size + v->note.size + v->host.size;
+    g->bytes += 192 + v->owner.size + v->note.size + v->host.size;
     return h;
 }
 

@@ -24,6 +24,7 @@ struct test {
     uint64_t submitted[64]; /* Request numbers. */
     unsigned n_submitted;
     uint64_t read_id;
+    char asked[64]; /* The bytes of the last query that was answered. */
     bool closed;
 };
 
@@ -62,10 +63,14 @@ static enum replica_status fake_read(void *arg, uint64_t now_ns, uint64_t reques
 static void fake_answer(
     void *arg, uint64_t frame_id, const Hf__Query *query, struct arena *arena, struct buf *out)
 {
-    (void)arg;
+    struct test *t = arg;
     (void)arena;
     Hf__NodeFrame frame = HF__NODE_FRAME__INIT;
     Hf__QueryReply reply = HF__QUERY_REPLY__INIT;
+    (void)snprintf(t->asked, sizeof t->asked, "%.*s|%.*s|%.*s", (int)query->path.len,
+                   (const char *)query->path.data, (int)query->after.len,
+                   (const char *)query->after.data, (int)query->owner.len,
+                   (const char *)query->owner.data);
     reply.index = query->path.len; /* Shows that the query was kept. */
     reply.code = (uint32_t)query->what;
     frame.id = frame_id;
@@ -539,6 +544,44 @@ static void test_query(void **state)
     end(&t);
 }
 
+/* What a read asks for outlives the frame that it came in: others come before it is answered. */
+static void test_query_is_kept(void **state)
+{
+    struct test t;
+    struct raw r;
+    Hf__ClientFrame frame = HF__CLIENT_FRAME__INIT;
+    Hf__Query query = HF__QUERY__INIT;
+    (void)state;
+    begin(&t);
+    greet(&t, &r);
+    query.what = HF__QUERY__WHAT__SHOW;
+    query.path = pack_binary(bytes_str("a/path"));
+    query.after = pack_binary(bytes_str("behind"));
+    query.owner = pack_binary(bytes_str("somebody"));
+    frame.id = 8;
+    frame.body_case = HF__CLIENT_FRAME__BODY_QUERY;
+    frame.query = &query;
+    raw_send_message(&r, &frame.base);
+    assert_true(net_run(&t.net, read_asked, &t, 2000));
+    uint64_t first = t.read_id;
+    t.read_id = 0;
+    frame.id = 9;
+    query.path = query.after = query.owner = pack_binary(bytes_str("OTHER OTHER"));
+    raw_send_message(&r, &frame.base);
+    assert_true(net_run(&t.net, read_asked, &t, 2000));
+    listener_read_done(t.listener, first, REPLICA_OK);
+    assert_string_equal(t.asked, "a/path|behind|somebody");
+    assert_int_equal(receive(&t, &r)->id, 8);
+    t.read_id = 0;
+    static uint8_t longest[LOCK_OWNER_BYTES_MAX + 1];
+    query.owner = pack_binary(bytes_of(longest, sizeof longest));
+    raw_send_message(&r, &frame.base);
+    expect_failure(&t, &r, 9, HF__FAILURE__CODE__BAD_REQUEST);
+    assert_int_equal(t.read_id, 0);
+    raw_close(&r);
+    end(&t);
+}
+
 static void add_event(struct test *t, uint64_t index, uint64_t session_id, const char *path)
 {
     struct lock_effect effect = {.type = LOCK_EFFECT_GRANTED,
@@ -714,6 +757,7 @@ int main(void)
         cmocka_unit_test(test_command_refused),
         cmocka_unit_test(test_client_goes_before_the_outcome),
         cmocka_unit_test(test_query),
+        cmocka_unit_test(test_query_is_kept),
         cmocka_unit_test(test_events_keep_their_order),
         cmocka_unit_test(test_events_resume),
         cmocka_unit_test(test_admin_refusal_tells_why),
