@@ -274,29 +274,34 @@ enum lock_code op_acquire(struct op *o)
     return code;
 }
 
+/* Show who is in the way on a lock. Return: is there anybody? */
+static bool conflict_show_at(struct op *o, const struct node *n, const struct claim *claim)
+{
+    const struct hold *h = n == NULL || n->is_directory ? NULL : node_first_conflict(n, claim);
+    if (h == NULL)
+        return false;
+    o->r->holder = effects_keep(o->t, hold_owner(h));
+    o->r->holder_deadline_ns = hold_deadline(h);
+    return true;
+}
+
 /* Fill in who is in the way of an acquire or a convert, as things stand now. */
 void conflict_show(struct op *o)
 {
     const struct lock_command *c = o->c;
     struct claim claim = {c->owner, c->start, c->end, c->mode == LOCK_EXCLUSIVE, c->limit};
-    struct hold *own = NULL;
     if (c->op == LOCK_OP_CONVERT) {
+        struct hold *own;
         if (find_own(o, &own) != LOCK_OK)
             return;
         claim = hold_claim(own);
         claim.exclusive = true;
-    }
-    for (unsigned i = 0; i < c->n_paths && i < LOCK_PATHS_MAX; i++) {
-        const struct node *n = c->paths[i].size == 0 ? NULL : node_find(o->t, c->paths[i]);
-        if (n == NULL || n->is_directory)
-            continue;
-        const struct hold *h = node_first_conflict(n, &claim);
-        if (h == NULL)
-            continue;
-        o->r->holder = effects_keep(o->t, hold_owner(h));
-        o->r->holder_deadline_ns = hold_deadline(h);
+        (void)conflict_show_at(o, own->node, &claim); /* Perhaps only waiters are. */
         return;
     }
+    bool shown = false;
+    for (unsigned i = 0; i < c->n_paths && i < LOCK_PATHS_MAX && !shown; i++)
+        shown = c->paths[i].size > 0 && conflict_show_at(o, node_find(o->t, c->paths[i]), &claim);
 }
 
 enum lock_code op_cancel(struct op *o)

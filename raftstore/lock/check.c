@@ -240,6 +240,10 @@ static const char *check_waiters(struct tally *y)
             return "a waiter's limit is not in the heap";
         if (session_find(t, w->session->id) != w->session || w->session->lapsed)
             return "a waiter's session is not alive";
+        if (!limit_valid(w->limit, w->exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED, w->kind, w->start,
+                         w->end) ||
+            (w->limit != 0 && w->convert_token != 0))
+            return "somebody waits for a slot that can't be one";
     }
     if (n != t->n_waiters || links != y->n_links || reserved != t->n_reserved)
         return "the counts of waiters are wrong";

@@ -65,34 +65,32 @@ static uint32_t smallest_limit(const struct node *n)
     return limit;
 }
 
-static bool stop(void *arg, struct hold *h)
+struct own_holds {
+    size_t n;
+    size_t n_slots;
+};
+
+static bool count_own(void *arg, struct hold *h)
 {
-    (void)arg;
-    (void)h;
-    return false;
+    struct own_holds *own = arg;
+    own->n++;
+    own->n_slots += hold_limit(h) != 0;
+    return true;
 }
 
 /* Has a semaphore's claim a slot left, beside what others hold? */
 static bool has_room(const struct node *n, const struct claim *c)
 {
-    size_t n_others = n_semaphores(n), n_holds = n->crowd == NULL ? 1 : n->crowd->n_holds;
-    uint32_t limit = c->limit;
-    if (n_others == n_holds && own_visit(n, c->owner, 0, LOCK_RANGE_END, stop, NULL)) {
-        uint32_t smallest = smallest_limit(n);
-        return n_others < (limit < smallest ? limit : smallest);
-    }
-    /* Its owner has a slot already; or somebody holds more here than a slot, which only the one
-     * who has the only slot can. */
-    n_others = 0;
-    for (const struct hold *h = n->holds; h != NULL; h = h->next) {
-        if (bytes_equal(hold_owner(h), c->owner))
-            continue;
-        if (hold_limit(h) == 0)
-            return false;
-        n_others++;
-        limit = hold_limit(h) < limit ? hold_limit(h) : limit;
-    }
-    return n_others < limit;
+    size_t n_holds = n->crowd == NULL ? 1 : n->crowd->n_holds;
+    struct own_holds own = {0};
+    (void)own_visit(n, c->owner, 0, LOCK_RANGE_END, count_own, &own); /* It never stops. */
+    size_t n_others = n_semaphores(n) - own.n_slots;
+    if (n_holds - own.n > n_others)
+        return false; /* Somebody has more here than a slot, and so the only one. */
+    /* The owner's own slot may be in `smallest`: fewer others than that have one, or it could not
+     * be there. */
+    uint32_t smallest = smallest_limit(n);
+    return n_others < (c->limit < smallest ? c->limit : smallest);
 }
 
 bool node_holds_conflict(const struct node *n, const struct claim *c)

@@ -117,6 +117,8 @@ static bool holds_block(struct search *s, const struct link *l, const struct cla
 {
     uint64_t n_stuck = 0;
     uint32_t limit = c->limit;
+    if (limit != 0 && !node_holds_conflict(l->node, c))
+        return false;
     for (const struct hold *h = l->node->holds; h != NULL; h = h->next) {
         struct claim held = hold_claim(h);
         s->edges++;

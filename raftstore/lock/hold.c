@@ -280,11 +280,10 @@ void hold_replace(struct lock_table *t, struct hold *h, struct hold *d)
     struct hold *on_node = NULL, *on_session = NULL;
     if (a != NULL)
         a->n_holds++; /* So that it lives on. */
-    if (d->token == h->token && d->node == h->node) {
+    if (d->token == h->token && d->node == h->node)
         on_node = h == h->node->holds ? h->next : h->prev;
-        if (s != NULL)
-            on_session = h == s->holds ? hold_extra(h)->session_next : hold_extra(h)->session_prev;
-    }
+    if (d->token == h->token && s != NULL)
+        on_session = h == s->holds ? hold_extra(h)->session_next : hold_extra(h)->session_prev;
     hold_unlink(t, h);
     link_near(t, d, on_node, on_session);
     if (a != NULL)

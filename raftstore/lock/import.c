@@ -179,7 +179,8 @@ static bool waiter_row_valid(const struct lock_table *t, const struct lock_row *
            (last == NULL || last->queue_number < row->waiter.queue_number) &&
            row->waiter.n_paths >= 1 && row->waiter.n_paths <= LOCK_PATHS_MAX &&
            (row->waiter.flags & ~(WAITER_F_FRONT | WAITER_F_KNOWN)) == 0 &&
-           (!front || row->waiter.n_paths == 1) && (row->waiter.convert_token == 0 || front) &&
+           (!front || row->waiter.n_paths == 1) &&
+           (row->waiter.convert_token == 0 || (front && row->waiter.limit == 0)) &&
            owner_valid(row->waiter.owner) && row->waiter.note.size <= LOCK_NOTE_BYTES_MAX &&
            row->waiter.start <= row->waiter.end && row->waiter.lock_delay_ms <= LOCK_TTL_MS_MAX &&
            (row->waiter.ttl_ms == 0 || ttl_valid(row->waiter.ttl_ms)) &&

@@ -19,7 +19,8 @@
  * more beside it than it allowed.  It covers the whole range, excludes every hold without a limit,
  * and waits its turn like any other: nobody who comes later gets a slot before it.  It is released
  * whole and can't be converted; its owner changes K, or makes it plain, by acquiring again, which
- * waits and then replaces it.
+ * waits and then replaces it (two holders who wait for that at a time are a deadlock to the table,
+ * as two who raise a shared hold are: the second is refused).
  *
  * Memory: out of memory ends the process (an out-of-memory answer from one replica would be a
  * divergence).  Every bound below answers LOCK_LIMIT before that. */

@@ -79,8 +79,9 @@ static void any_limit(struct generator *g, struct lock_command *c)
     if (!chance(g, g->profile == 8 ? 80 : g->profile == 9 ? 40 : 8))
         return;
     c->limit = 2 + (uint32_t)(c->paths[0].size % 3) + (g->n_owners > 16 ? 12 : 0);
-    if (chance(g, 20))
-        c->limit = 1 + (uint32_t)below(g, 5);
+    if (chance(g, 20)) /* Another one; where there are many, mostly one that holders come near. */
+        c->limit = g->n_owners > 16 && chance(g, 70) ? 12 + (uint32_t)below(g, 10)
+                                                     : 1 + (uint32_t)below(g, 5);
     if (chance(g, 1))
         c->limit = wrong[below(g, 3)];
     if (chance(g, 3))

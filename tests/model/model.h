@@ -126,8 +126,8 @@ int m_raise_or_lower(struct model *m,
                      struct m_hold *h,
                      bool exclusive,
                      struct lock_result *r);
-void m_show_holder(struct model *m,
-                   const struct lock_command *c,
+bool m_show_holder(struct model *m,
+                   const struct text *path,
                    const struct m_claim *claim,
                    struct lock_result *r);
 bool m_room(struct model *m, uint64_t session_id, uint64_t need, bool bound);

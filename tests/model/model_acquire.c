@@ -38,34 +38,29 @@ uint64_t m_directories(struct model *m)
     return n;
 }
 
-/* The conflicting hold that begins first (of these, the lowest token). */
-void m_show_holder(struct model *m,
-                   const struct lock_command *c,
+/* The hold on a path that conflicts and begins first (of these, the lowest token). */
+bool m_show_holder(struct model *m,
+                   const struct text *path,
                    const struct m_claim *claim,
                    struct lock_result *r)
 {
-    for (unsigned p = 0; p < c->n_paths; p++) {
-        const struct m_hold *best = NULL;
-        if (!m_path_ok(c->paths[p]))
+    const struct m_hold *best = NULL;
+    if (m_free_of_holds(m, path, claim))
+        return false;
+    for (unsigned i = 0; i < m->n_holds; i++) {
+        const struct m_hold *h = m->holds[i];
+        if (!text_equal(&h->path, path) || !m_conflict(&h->c, claim))
             continue;
-        struct text path = text_of(c->paths[p]);
-        if (m_free_of_holds(m, &path, claim))
-            continue;
-        for (unsigned i = 0; i < m->n_holds; i++) {
-            const struct m_hold *h = m->holds[i];
-            if (!text_equal(&h->path, &path) || !m_conflict(&h->c, claim))
-                continue;
-            if (best == NULL || h->c.start < best->c.start ||
-                (h->c.start == best->c.start && h->token < best->token))
-                best = h;
-        }
-        if (best == NULL)
-            continue;
-        m->holder = best->c.owner;
-        r->holder = text_bytes(&m->holder);
-        r->holder_deadline_ns = m_deadline(best);
-        return;
+        if (best == NULL || h->c.start < best->c.start ||
+            (h->c.start == best->c.start && h->token < best->token))
+            best = h;
     }
+    if (best == NULL)
+        return false;
+    m->holder = best->c.owner;
+    r->holder = text_bytes(&m->holder);
+    r->holder_deadline_ns = m_deadline(best);
+    return true;
 }
 
 /* Deadlock: who waits for whom. */
@@ -316,7 +311,7 @@ int m_raise_or_lower(struct model *m,
         if (code != LOCK_OK && c->wait_ms != 0)
             return enqueue(m, &w, c, 0);
         if (code == LOCK_CONFLICT)
-            m_show_holder(m, c, &w.c, r);
+            (void)m_show_holder(m, &h->path, &w.c, r);
         if (code != LOCK_OK)
             return code;
     }
@@ -447,8 +442,10 @@ int m_acquire(struct model *m,
     code = judge(m, &w);
     if (code != LOCK_OK && c->wait_ms != 0)
         return enqueue(m, &w, c, missing);
-    if (code == LOCK_CONFLICT)
-        m_show_holder(m, c, &w.c, r);
+    for (unsigned p = 0; p < w.n_paths && code == LOCK_CONFLICT; p++) {
+        if (m_show_holder(m, &w.paths[p], &w.c, r))
+            break;
+    }
     if (code != LOCK_OK)
         return code;
     if (!m_room(m, s->id, m_need(&w), c->ttl_ms == 0) ||

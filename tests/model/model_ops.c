@@ -585,10 +585,15 @@ repeat(struct model *m, const struct lock_command *c, const struct m_kept *k, st
             return;
         claim = own[0]->c;
         claim.exclusive = true;
-    } else {
-        claim.owner = text_of(c->owner);
+        (void)m_show_holder(m, &own[0]->path, &claim, r);
+        return;
     }
-    m_show_holder(m, c, &claim, r);
+    claim.owner = text_of(c->owner);
+    for (unsigned i = 0; i < c->n_paths; i++) {
+        struct text path = text_of(c->paths[i]);
+        if (m_show_holder(m, &path, &claim, r))
+            return;
+    }
 }
 
 static void

@@ -64,6 +64,21 @@ static void test_anywhere(void **state)
            {"@1 s1 release a token=1 anywhere", "not_held"});
 }
 
+/* A conflict names who is in the way where the hold stands, not where it was last seen. */
+static void test_anywhere_conflict(void **state)
+{
+    (void)state;
+    SCRIPT({"@0 open ttl=9000", "ok s1 d9000"},
+           {"@0 s1 acquire a by=o1 S ttl=50", "ok #1 d50 | granted a o1 S#1"},
+           {"@0 s1 rename a,b token=1", "ok #1 d50 | renamed a->b o1 S#1"},
+           {"@1 s1 acquire b by=o2 S", "ok #2 | granted b o2 S#2"},
+           {"@1 s1 acquire a by=o3 X", "ok #3 | granted a o3 X#3"},
+           {"@2 s1 convert a token=1 X anywhere seq=50", "conflict holder=o2"},
+           {"@2 s1 convert a token=1 X anywhere seq=50", "conflict holder=o2 again@2"},
+           {"@3 s1 release a by=o3", "ok | ended a o3 X#3 released"},
+           {"@3 s1 convert a token=1 X anywhere", "conflict holder=o2"});
+}
+
 /* An operator removes exactly the hold he names. */
 static void test_break(void **state)
 {
@@ -84,9 +99,8 @@ static void test_break(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_directories),
-        cmocka_unit_test(test_link),
-        cmocka_unit_test(test_anywhere),
+        cmocka_unit_test(test_directories), cmocka_unit_test(test_link),
+        cmocka_unit_test(test_anywhere),    cmocka_unit_test(test_anywhere_conflict),
         cmocka_unit_test(test_break),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -177,6 +177,56 @@ static void test_deadlock(void **state)
             "ok | ended b o3 X#3 released; granted b o1 X#4 s1/4; wanted b o1 X#4"});
 }
 
+static enum lock_code ask(struct lock_table *t,
+                          const char *owner,
+                          const char *paths, /* One letter each. */
+                          uint32_t limit,
+                          uint64_t agent,
+                          bool wait)
+{
+    static uint64_t seq;
+    struct lock_effects e;
+    struct lock_command c = {.op = LOCK_OP_ACQUIRE,
+                             .session_id = 1,
+                             .seq = ++seq,
+                             .ack_seq = seq - 1,
+                             .owner = bytes_str(owner),
+                             .mode = LOCK_EXCLUSIVE,
+                             .end = LOCK_RANGE_END,
+                             .limit = limit,
+                             .agent = agent,
+                             .wait_ms = wait ? LOCK_WAIT_FOREVER : 0};
+    for (; paths[c.n_paths] != '\0'; c.n_paths++)
+        c.paths[c.n_paths] = bytes_of(paths + c.n_paths, 1);
+    lock_step(t, seq, &c, &e);
+    return e.result.code;
+}
+
+/* A semaphore with slots left keeps nobody from going on, however many hold it: they are not
+ * looked through.  (The search gives up behind LOCK_EDGES_MAX.) */
+static void test_deadlock_beside_many(void **state)
+{
+    (void)state;
+    struct lock_table *t = lock_table_new();
+    struct lock_effects e;
+    struct lock_command c = {.op = LOCK_OP_SESSION_OPEN, .ttl_ms = 9000};
+    char owner[16];
+    lock_step(t, 1, &c, &e);
+    for (unsigned i = 0; i < 10500; i++) {
+        (void)snprintf(owner, sizeof owner, "w%u", i);
+        assert_int_equal(ask(t, owner, "w", 20000, 0, false), LOCK_OK);
+    }
+    assert_int_equal(ask(t, "o1", "b", 0, 1, false), LOCK_OK);
+    assert_int_equal(ask(t, "o2", "c", 0, 2, false), LOCK_OK);
+    assert_int_equal(ask(t, "o3", "s", 2, 3, false), LOCK_OK);
+    assert_int_equal(ask(t, "o4", "s", 2, 0, false), LOCK_OK);
+    assert_int_equal(ask(t, "o5", "d", 0, 0, false), LOCK_OK);
+    assert_int_equal(ask(t, "o3", "d", 0, 3, true), LOCK_QUEUED);
+    assert_int_equal(ask(t, "o1", "wsc", 20000, 1, true), LOCK_QUEUED);
+    assert_int_equal(ask(t, "o2", "b", 0, 2, true), LOCK_DEADLOCK);
+    lock_table_free(t);
+}
+
 /* Another name for a slot, and a second one. */
 static void test_move(void **state)
 {
@@ -341,15 +391,64 @@ static void test_import(void **state)
     lock_table_free(t);
 }
 
+static int twist_waiter(void *arg, const struct lock_row *row)
+{
+    struct twisted *w = arg;
+    struct lock_row copy = *row;
+    if (row->type == LOCK_ROW_WAITER)
+        copy.waiter.limit = w->limit;
+    w->refused = lock_import_row(w->t, &copy);
+    return w->refused;
+}
+
+/* Nobody waits to convert a slot. */
+static void test_import_waiter(void **state)
+{
+    (void)state;
+    struct lock_table *t = lock_table_new();
+    struct lock_effects e;
+    struct lock_command c = {.op = LOCK_OP_SESSION_OPEN, .stamp_ns = 1, .ttl_ms = 9000};
+    lock_step(t, 1, &c, &e);
+    c = (struct lock_command){.op = LOCK_OP_ACQUIRE,
+                              .stamp_ns = 1,
+                              .session_id = e.result.session_id,
+                              .paths = {bytes_str("a")},
+                              .n_paths = 1,
+                              .end = LOCK_RANGE_END,
+                              .wait_ms = LOCK_WAIT_FOREVER};
+    for (unsigned i = 0; i < 3; i++) {
+        c.op = i < 2 ? LOCK_OP_ACQUIRE : LOCK_OP_CONVERT;
+        c.mode = i < 2 ? LOCK_SHARED : LOCK_EXCLUSIVE;
+        c.owner = bytes_str(i == 1 ? "o1" : "o2");
+        c.seq = 1 + i;
+        lock_step(t, 2 + i, &c, &e);
+        assert_int_equal(e.result.code, i < 2 ? LOCK_OK : LOCK_QUEUED);
+    }
+    for (uint32_t limit = 0; limit < 3; limit++) {
+        struct twisted w = {.t = lock_table_new(), .limit = limit};
+        assert_int_equal(lock_export(t, twist_waiter, &w) == 0, limit == 0);
+        lock_table_free(w.t);
+    }
+    lock_table_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slots),  cmocka_unit_test(test_others),
-        cmocka_unit_test(test_limits), cmocka_unit_test(test_replace),
-        cmocka_unit_test(test_paths),  cmocka_unit_test(test_delay),
-        cmocka_unit_test(test_lapsed), cmocka_unit_test(test_deadlock),
-        cmocka_unit_test(test_move),   cmocka_unit_test(test_digest),
-        cmocka_unit_test(test_many),   cmocka_unit_test(test_import),
+        cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_others),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_delay),
+        cmocka_unit_test(test_lapsed),
+        cmocka_unit_test(test_deadlock),
+        cmocka_unit_test(test_deadlock_beside_many),
+        cmocka_unit_test(test_import_waiter),
+        cmocka_unit_test(test_move),
+        cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_import),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
