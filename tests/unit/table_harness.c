@@ -44,6 +44,7 @@ static void acquire(struct commands *c, struct lock_command *k)
     k->pid = (uint32_t)below(c, 70000);
     k->uid = 1000;
     k->perm = 0644;
+    k->mtime_ns = c->n % 3 == 0 ? UINT64_MAX - c->n : 0;
     if (below(c, 4) > 0)
         return;
     k->limit = 2 + (uint32_t)below(c, 3);
@@ -70,6 +71,7 @@ static void other(struct commands *c, struct lock_command *k)
     k->uid = 1000;
     k->gid = 100;
     k->perm = 0750;
+    k->mtime_ns = c->n % 2 == 0 ? c->n : 0;
     k->kind = LOCK_KIND_EXCL;
     k->flags = LOCK_F_PARENTS;
 }
@@ -140,6 +142,7 @@ void commands_entry(struct commands *c, unsigned n, struct buf *ret_entry)
         m.term = k.term;
         m.node_id = k.node_id;
         m.limit = k.limit;
+        m.mtime_ns = k.mtime_ns;
         pack_add(&packed[i], &m.base);
         if (i == 0)
             entry.stamp_ns = k.stamp_ns;

@@ -238,13 +238,31 @@ static char *text_of_file(const char *name)
     return text;
 }
 
-/* An image of version 1, as the program of that time wrote it, dumped by the shell: it had no
- * semaphores. */
-static void test_first_format(void **state)
+/* Holds of each sort. */
+struct sorts {
+    unsigned n_semaphores, n_links, n_mtimes;
+};
+
+static struct sorts count_sorts(const struct lock_table *t)
 {
-    (void)state;
-    char *dump = text_of_file(IMAGE_V1), *sentence = NULL;
-    struct lock_table *t, *back;
+    struct sorts n = {0};
+    for (uint64_t token = 1; token <= lock_counts(t).last_token; token++) {
+        struct lock_hold_view h;
+        struct bytes at;
+        if (!lock_find_token(t, token, &h, &at))
+            continue;
+        n.n_semaphores += h.limit != 0;
+        n.n_links += h.n_links > 1;
+        n.n_mtimes += h.mtime_ns != 0;
+    }
+    return n;
+}
+
+/* An image as the program of that time wrote it, dumped by the shell. */
+static struct lock_table *read_dump(const char *name)
+{
+    char *dump = text_of_file(name), *sentence = NULL;
+    struct lock_table *t;
     struct replica_image out;
     sqlite3 *db;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
@@ -257,16 +275,16 @@ static void test_first_format(void **state)
     assert_int_equal(error, 0);
     assert_true(out.index == 4711 && out.term == 12 && out.conf_index == 3 && out.conf.size == 4);
     free((void *)(uintptr_t)out.conf.data);
-    struct lock_counts n = lock_counts(t);
-    assert_true(n.holds == 49 && n.waiters == 3 && n.sessions == 11);
     assert_null(lock_check(t));
-    for (uint64_t token = 1; token <= n.last_token; token++) {
-        struct lock_hold_view h;
-        struct bytes at;
-        if (lock_find_token(t, token, &h, &at))
-            assert_int_equal(h.limit, 0);
-    }
-    /* And on from here in the present format. */
+    return t;
+}
+
+/* On from here in the present format. */
+static void write_and_compare(struct lock_table *t)
+{
+    struct lock_table *back;
+    struct replica_image out;
+    char *sentence = NULL;
     assert_int_equal(image_write(path, t, &identity, 0, &sentence), 0);
     assert_int_equal(image_read(path, &back, &out, &sentence), 0);
     free((void *)(uintptr_t)out.conf.data);
@@ -276,17 +294,64 @@ static void test_first_format(void **state)
     lock_table_free(back);
 }
 
-/* Does the number of any hold or waiter get lost or made up on the way? */
-static void test_limits_kept(void **state)
+/* Version 1 had no semaphores. */
+static void test_first_format(void **state)
+{
+    (void)state;
+    struct lock_table *t = read_dump(IMAGES "/image_v1.sql");
+    struct lock_counts n = lock_counts(t);
+    assert_true(n.holds == 49 && n.waiters == 3 && n.sessions == 11);
+    assert_int_equal(count_sorts(t).n_semaphores, 0);
+    write_and_compare(t);
+}
+
+/* Version 2 had no times and no files. */
+static void test_second_format(void **state)
+{
+    (void)state;
+    struct lock_table *t = read_dump(IMAGES "/image_v2.sql");
+    struct lock_counts n = lock_counts(t);
+    struct sorts sorts = count_sorts(t);
+    assert_true(n.holds == 59 && n.waiters == 3 && n.sessions == 13);
+    assert_true(sorts.n_semaphores == 8 && sorts.n_links == 0 && sorts.n_mtimes == 0);
+    write_and_compare(t);
+}
+
+/* Give every hold that can have one a second name. */
+static void link_all(struct lock_table *t)
+{
+    uint64_t last = lock_counts(t).last_token, stamp_ns = lock_counts(t).stamp_ns;
+    for (uint64_t token = 1; token <= last; token++) {
+        struct lock_hold_view h;
+        struct bytes at;
+        struct lock_effects fx;
+        char from[LOCK_PATH_BYTES_MAX + 1], to[32];
+        if (!lock_find_token(t, token, &h, &at))
+            continue;
+        (void)snprintf(from, sizeof from, "%.*s", (int)at.size, (const char *)at.data);
+        (void)snprintf(to, sizeof to, "second-%u", (unsigned)token);
+        struct lock_command k = {.op = LOCK_OP_LINK,
+                                 .stamp_ns = stamp_ns,
+                                 .session_id = h.session_id,
+                                 .seq = 1000000 + token,
+                                 .paths = {bytes_str(from), bytes_str(to)},
+                                 .n_paths = 2,
+                                 .token = token};
+        lock_step(t, 20000 + token, &k, &fx); /* Some are no leases. */
+    }
+}
+
+/* Does the number, time or file of any hold get lost or made up on the way? */
+static void test_columns_kept(void **state)
 {
     (void)state;
     struct lock_table *t = table_of_commands(7, 2000), *back;
     char *sentence = NULL;
     struct replica_image out;
+    link_all(t);
     assert_int_equal(image_write(path, t, &identity, 0, &sentence), 0);
     assert_int_equal(image_read(path, &back, &out, &sentence), 0);
     free((void *)(uintptr_t)out.conf.data);
-    unsigned n_semaphores = 0;
     for (uint64_t token = 1; token <= lock_counts(t).last_token; token++) {
         struct lock_hold_view a, b;
         struct bytes at;
@@ -294,9 +359,12 @@ static void test_limits_kept(void **state)
             continue;
         assert_true(lock_find_token(back, token, &b, &at));
         assert_int_equal(a.limit, b.limit);
-        n_semaphores += a.limit != 0;
+        assert_int_equal(a.mtime_ns, b.mtime_ns);
+        assert_int_equal(a.file_token, b.file_token);
+        assert_int_equal(a.n_links, b.n_links);
     }
-    assert_true(n_semaphores > 0);
+    struct sorts sorts = count_sorts(t);
+    assert_true(sorts.n_semaphores > 0 && sorts.n_links > 0 && sorts.n_mtimes > 0);
     lock_table_free(t);
     lock_table_free(back);
 }
@@ -322,7 +390,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_truncated, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newer_format, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_format, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_limits_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_second_format, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_columns_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unwritable, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
