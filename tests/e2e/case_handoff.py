@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """tools/bench/handoff.py runs, and no grant comes before the holder before was told of its loss."""
 # seconds: 20
+# sanitized: no
 import os
 import subprocess
 import sys

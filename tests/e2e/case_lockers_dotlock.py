@@ -2,6 +2,7 @@
 """liblockfile's dotlockfile and lockfile-progs on two mounts: open(O_EXCL) of a file of one's own, link
 it to the lock, see by inode numbers whether that worked, unlink."""
 # seconds: 35
+# sanitized: no
 import os
 import signal
 import sys

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """util-linux flock on two mounts: `flock PATH COMMAND`, and on a descriptor of the shell."""
 # seconds: 25
+# sanitized: no
 import os
 import signal
 import subprocess

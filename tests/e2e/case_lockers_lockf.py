@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """A C program with lockf(3) on two mounts."""
 # seconds: 15
+# sanitized: no
 import os
 import sys
 

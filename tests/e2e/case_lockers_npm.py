@@ -4,6 +4,7 @@
 The packages (npm/package-lock.json) are installed below the build directory by npm, from whatever
 registry it is configured to use."""
 # seconds: 40
+# sanitized: no
 import os
 import shutil
 import subprocess

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Perl's flock, and its fcntl, on two mounts."""
 # seconds: 20
+# sanitized: no
 import os
 import sys
 

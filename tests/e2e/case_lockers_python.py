@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Python's fcntl.flock, fcntl.lockf and open-file-description locks on two mounts."""
 # seconds: 25
+# sanitized: no
 import fcntl
 import os
 import sys
