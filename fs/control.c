@@ -3,6 +3,7 @@
 #include "fs/attr.h"
 #include "fs/op.h"
 #include "fs/path.h"
+#include "fs/replay.h"
 #include "fs/root.h"
 
 #include <errno.h>
@@ -83,7 +84,8 @@ static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
     struct fs *fs = op_fs(req);
     struct stat st;
-    if (ino == INODE_ROOT && attr_directory_fresh_s(fs, inode_get(&fs->inodes, ino)) == 0) {
+    if (ino == INODE_ROOT && !replay_is(req) &&
+        attr_directory_fresh_s(fs, inode_get(&fs->inodes, ino)) == 0) {
         root_getattr(req);
         return;
     }

@@ -113,7 +113,18 @@ void follow_stop(struct follow *t, struct follower *f)
     if (!f->begun)
         LIST_REMOVE(f, silent);
     p->left_ms = now_ms(t);
+    if (t->drop_ms == 0)
+        t->drop_ms = p->left_ms + FOLLOW_LINGER_MS;
     schedule(t, FOLLOW_LINGER_MS);
+}
+
+void follow_again(struct follow *t, struct follower *f)
+{
+    if (f->at == NULL || !f->begun || t->closed)
+        return;
+    f->begun = false;
+    LIST_INSERT_HEAD(&t->silent, f, silent);
+    schedule(t, FOLLOW_AGAIN_MS);
 }
 
 const char *follower_path(const struct follower *f)
@@ -132,18 +143,22 @@ bool follow_is_begun(const struct follower *f)
 static void drop_left(struct follow *t, uint64_t age_ms)
 {
     struct follow_path *p, *next;
+    t->drop_ms = 0;
     HASH_ITER(hh, t->paths, p, next)
     {
         if (!LIST_EMPTY(&p->followers))
             continue;
         uint64_t age = now_ms(t) - p->left_ms;
         if (age < age_ms) {
-            schedule(t, age_ms - age);
+            uint64_t at = p->left_ms + age_ms;
+            t->drop_ms = t->drop_ms == 0 || at < t->drop_ms ? at : t->drop_ms;
             continue;
         }
         t->changed = true;
         path_free(t, p);
     }
+    if (t->drop_ms != 0)
+        schedule(t, t->drop_ms - now_ms(t));
 }
 
 static void send_set(struct follow *t)
@@ -200,7 +215,10 @@ static void tell_begun(struct follow *t)
 static void on_timer(uv_timer_t *timer)
 {
     struct follow *t = timer->data;
-    drop_left(t, FOLLOW_LINGER_MS);
+    if (t->drop_ms != 0 && now_ms(t) >= t->drop_ms)
+        drop_left(t, FOLLOW_LINGER_MS);
+    else if (t->drop_ms != 0)
+        schedule(t, t->drop_ms - now_ms(t));
     if (t->changed && (t->sent_ms == 0 || now_ms(t) - t->sent_ms >= FOLLOW_BATCH_MS))
         send_set(t);
     else if (t->changed)

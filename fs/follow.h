@@ -25,10 +25,12 @@
 
 #define FOLLOW_BATCH_MS  20u
 #define FOLLOW_LINGER_MS 5000u
+#define FOLLOW_AGAIN_MS  500u
 #define FOLLOW_PATHS_MAX CLIENT_PREFIXES_MAX
 
 enum follow_news {
-    FOLLOW_BEGUN, /* Events of the path come from now on, behind log index `index`.  Once. */
+    FOLLOW_BEGUN, /* Events of the path come from now on, behind log index `index`.  Once, and after
+                     each follow_again(). */
     FOLLOW_GAP,   /* Events may be missing; those that come now are whole again. `index` is 0. */
 };
 
@@ -58,6 +60,7 @@ struct follow {
     uint64_t version;            /* Of the newest set sent; 0 = none was. */
     uint64_t begun_version;      /* Of the newest that is in force. */
     uint64_t begun_index;        /* Its log index. */
+    uint64_t drop_ms;            /* Loop time: paths may be left by then; 0 = none is. */
 };
 
 /* `t->client` is set before the loop runs again. */
@@ -77,6 +80,9 @@ void follow_start(struct follow *t, struct follower *f, const char *path);
 
 /* Stop; does nothing when it follows nothing. */
 void follow_stop(struct follow *t, struct follower *f);
+
+/* Its look had no answer: it is told FOLLOW_BEGUN once more, within FOLLOW_AGAIN_MS. */
+void follow_again(struct follow *t, struct follower *f);
 
 /* What it follows; NULL: nothing. */
 const char *follower_path(const struct follower *f);

@@ -151,7 +151,7 @@ static struct notice *take(struct notifier *t)
     return n;
 }
 
-static void finish(struct notifier *t, struct notice *n)
+static void finish(struct notifier *t, struct notice *n, int wake_fd)
 {
     (void)pthread_mutex_lock(&t->mutex);
     t->current = NULL;
@@ -161,20 +161,22 @@ static void finish(struct notifier *t, struct notice *n)
         t->ended = true;
     (void)pthread_mutex_unlock(&t->mutex);
     uint64_t one = 1;
-    while (write(THREAD_WAKE_FD, &one, sizeof one) < 0 && errno == EINTR) {
+    while (write(wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
     }
 }
 
-/* A descriptor table of our own, with nothing in it but what wakes the loop.  Nothing can block
- * before that is so.
+/* A descriptor table of our own, with nothing in it but what wakes the loop (*ret_wake_fd, always
+ * set).  Nothing can block before that is so.
  *
  * Return: 0 or a positive errno, with which nothing may be replayed. */
-static int be_alone(const struct notifier *t)
+static int be_alone(const struct notifier *t, int *ret_wake_fd)
 {
+    *ret_wake_fd = t->wake_fd;
     if (unshare(CLONE_FILES) < 0)
         return errno;
     if (t->wake_fd != THREAD_WAKE_FD && dup3(t->wake_fd, THREAD_WAKE_FD, O_CLOEXEC) < 0)
         return errno;
+    *ret_wake_fd = THREAD_WAKE_FD;
     return syscall(SYS_close_range, THREAD_WAKE_FD + 1u, ~0u, 0u) == 0 ? 0 : errno;
 }
 
@@ -188,19 +190,19 @@ static void *run(void *arg)
 {
     struct notifier *t = arg;
     struct notice *n;
-    int unfit = be_alone(t);
+    int wake_fd, unfit = be_alone(t, &wake_fd);
     t->thread_id = (pid_t)syscall(SYS_gettid);
     for (unsigned i = 1; (n = take(t)) != NULL; i++) {
         bool probe = n->type == NOTICE_PROBE;
         n->error = unfit != 0 ? unfit : replay(t, n);
-        finish(t, n);
+        finish(t, n, wake_fd);
         if (probe)
             rest(NOTIFIER_PROBE_US);
         else if (i % NOTIFIER_BURST == 0)
             rest(NOTIFIER_PAUSE_MS * 1000);
     }
     t->thread_id = 0;
-    finish(t, NULL);
+    finish(t, NULL, wake_fd);
     return NULL;
 }
 

@@ -28,6 +28,7 @@ struct poller {
     bool wanted;
     bool asking;          /* A look at the lock is under way. */
     bool ask_again;       /* And another one is wanted behind it. */
+    uint64_t asked_index; /* h->seen_index, when it was asked. */
     uint64_t event_index; /* Of the last event that was a change. */
 };
 
@@ -121,6 +122,9 @@ static void on_look(void *arg, const struct client_reply *reply)
         return;
     }
     p->asking = false;
+    /* Logs grow: this is another one, of a cluster that was made anew. */
+    if (answered && reply->query->index < p->asked_index)
+        h->seen_index = p->event_index = 0;
     if (answered && reply->query->index >= h->seen_index) {
         const Hf__Node *node = reply->query->nodes[0];
         bool wanted = is_wanted(h, node);
@@ -132,6 +136,8 @@ static void on_look(void *arg, const struct client_reply *reply)
     }
     if (p->ask_again)
         look(p);
+    else if (!answered)
+        follow_again(&fs->follow, &p->follower);
     handle_unref(fs, h);
 }
 
@@ -146,10 +152,12 @@ static void look(struct poller *p)
     query.what = HF__QUERY__WHAT__SHOW;
     query.path = pack_binary(bytes_str(h->inode->path));
     query.brief = h->hold == NULL && !holds_by_session(h);
-    /* Without an answer things stay as they are until the next news. */
-    if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_look, h) < 0)
+    if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_look, h) < 0) {
+        follow_again(&fs->follow, &p->follower);
         return;
+    }
     p->asking = true;
+    p->asked_index = h->seen_index;
     handle_ref(h);
 }
 

@@ -7,6 +7,49 @@
 
 #define SLOTS_MIN 64u
 
+static const char *const names[TALLY_OPCODES] = {
+    [FUSE_LOOKUP] = "lookup",
+    [FUSE_GETATTR] = "getattr",
+    [FUSE_SETATTR] = "setattr",
+    [FUSE_READLINK] = "readlink",
+    [FUSE_SYMLINK] = "symlink",
+    [FUSE_MKNOD] = "mknod",
+    [FUSE_MKDIR] = "mkdir",
+    [FUSE_UNLINK] = "unlink",
+    [FUSE_RMDIR] = "rmdir",
+    [FUSE_RENAME] = "rename",
+    [FUSE_LINK] = "link",
+    [FUSE_OPEN] = "open",
+    [FUSE_READ] = "read",
+    [FUSE_WRITE] = "write",
+    [FUSE_STATFS] = "statfs",
+    [FUSE_RELEASE] = "release",
+    [FUSE_FSYNC] = "fsync",
+    [FUSE_SETXATTR] = "setxattr",
+    [FUSE_GETXATTR] = "getxattr",
+    [FUSE_LISTXATTR] = "listxattr",
+    [FUSE_REMOVEXATTR] = "removexattr",
+    [FUSE_FLUSH] = "flush",
+    [FUSE_INIT] = "init",
+    [FUSE_OPENDIR] = "opendir",
+    [FUSE_READDIR] = "readdir",
+    [FUSE_RELEASEDIR] = "releasedir",
+    [FUSE_FSYNCDIR] = "fsyncdir",
+    [FUSE_GETLK] = "getlk",
+    [FUSE_SETLK] = "setlk",
+    [FUSE_SETLKW] = "setlkw",
+    [FUSE_ACCESS] = "access",
+    [FUSE_CREATE] = "create",
+    [FUSE_DESTROY] = "destroy",
+    [FUSE_IOCTL] = "ioctl",
+    [FUSE_POLL] = "poll",
+    [FUSE_FALLOCATE] = "fallocate",
+    [FUSE_READDIRPLUS] = "readdirplus",
+    [FUSE_RENAME2] = "rename2",
+    [FUSE_LSEEK] = "lseek",
+    [FUSE_COPY_FILE_RANGE] = "copy_file_range",
+};
+
 void tally_deinit(struct tally *t)
 {
     for (unsigned i = 0; i < TALLY_OPCODES; i++)
@@ -15,12 +58,14 @@ void tally_deinit(struct tally *t)
     *t = (struct tally){0};
 }
 
+/* What has no name is one kind, one errno: a metric must not come twice. */
 static void count(struct tally *t, uint32_t opcode, uint32_t error)
 {
-    uint64_t **counts = &t->counts[opcode < TALLY_OPCODES ? opcode : 0];
+    uint64_t **counts = &t->counts[opcode < TALLY_OPCODES && names[opcode] != NULL ? opcode : 0];
+    bool named = error < TALLY_ERRNOS - 1 && error != 41 && error != 58; /* Holes in Linux' list. */
     if (*counts == NULL)
         *counts = xcalloc(TALLY_ERRNOS, sizeof **counts);
-    (*counts)[error < TALLY_ERRNOS ? error : TALLY_ERRNOS - 1]++;
+    (*counts)[named ? error : TALLY_ERRNOS - 1]++;
 }
 
 /* Numbers of requests are even and count up: their neighbourhood is the order of their arrival. */
@@ -110,48 +155,6 @@ void tally_answer(struct tally *t, uint64_t unique, uint32_t error)
 
 const char *tally_name(uint32_t opcode)
 {
-    static const char *const names[TALLY_OPCODES] = {
-        [FUSE_LOOKUP] = "lookup",
-        [FUSE_GETATTR] = "getattr",
-        [FUSE_SETATTR] = "setattr",
-        [FUSE_READLINK] = "readlink",
-        [FUSE_SYMLINK] = "symlink",
-        [FUSE_MKNOD] = "mknod",
-        [FUSE_MKDIR] = "mkdir",
-        [FUSE_UNLINK] = "unlink",
-        [FUSE_RMDIR] = "rmdir",
-        [FUSE_RENAME] = "rename",
-        [FUSE_LINK] = "link",
-        [FUSE_OPEN] = "open",
-        [FUSE_READ] = "read",
-        [FUSE_WRITE] = "write",
-        [FUSE_STATFS] = "statfs",
-        [FUSE_RELEASE] = "release",
-        [FUSE_FSYNC] = "fsync",
-        [FUSE_SETXATTR] = "setxattr",
-        [FUSE_GETXATTR] = "getxattr",
-        [FUSE_LISTXATTR] = "listxattr",
-        [FUSE_REMOVEXATTR] = "removexattr",
-        [FUSE_FLUSH] = "flush",
-        [FUSE_INIT] = "init",
-        [FUSE_OPENDIR] = "opendir",
-        [FUSE_READDIR] = "readdir",
-        [FUSE_RELEASEDIR] = "releasedir",
-        [FUSE_FSYNCDIR] = "fsyncdir",
-        [FUSE_GETLK] = "getlk",
-        [FUSE_SETLK] = "setlk",
-        [FUSE_SETLKW] = "setlkw",
-        [FUSE_ACCESS] = "access",
-        [FUSE_CREATE] = "create",
-        [FUSE_DESTROY] = "destroy",
-        [FUSE_IOCTL] = "ioctl",
-        [FUSE_POLL] = "poll",
-        [FUSE_FALLOCATE] = "fallocate",
-        [FUSE_READDIRPLUS] = "readdirplus",
-        [FUSE_RENAME2] = "rename2",
-        [FUSE_LSEEK] = "lseek",
-        [FUSE_COPY_FILE_RANGE] = "copy_file_range",
-    };
     const char *name = opcode < TALLY_OPCODES ? names[opcode] : NULL;
     return name != NULL ? name : "other";
 }

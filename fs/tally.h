@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TALLY_OPCODES 64u  /* Kinds of requests; what is above counts as 0. */
-#define TALLY_ERRNOS  134u /* Likewise errnos. */
+#define TALLY_OPCODES 64u  /* Kinds of requests; those without a name count as 0. */
+#define TALLY_ERRNOS  135u /* Those without a name count as the last. */
 
 struct tally_slot {
     uint64_t unique; /* 0 = empty. */

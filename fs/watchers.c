@@ -39,6 +39,7 @@ struct crowd {
     char *path; /* Key; owned. */
     bool asking;
     bool ask_again;
+    bool failed; /* The last look had no answer. */
     UT_hash_handle hh;
 };
 
@@ -232,7 +233,9 @@ static void on_look(void *arg, const struct client_reply *reply)
     int error;
     const Hf__Node *node = show_node(reply, &error);
     HASH_FIND(hh, w->watched, &l->number, sizeof l->number, one);
-    if (one != NULL && i != NULL && node != NULL && !w->closed && !stands(i, node)) {
+    if (one != NULL && node == NULL) {
+        follow_again(&fs->follow, &one->follower);
+    } else if (one != NULL && i != NULL && !w->closed && !stands(i, node)) {
         tell_deleted(fs, l->number, i->path, i->type);
         unwatch(w, one);
     }
@@ -252,8 +255,10 @@ static void look(struct watched *one)
     query.what = HF__QUERY__WHAT__SHOW;
     query.path = pack_binary(bytes_str(i->path));
     query.brief = true;
-    if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_look, l) < 0)
+    if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_look, l) < 0) {
         free(l);
+        follow_again(&fs->follow, &one->follower);
+    }
 }
 
 static struct watched *watched_of(struct follower *f)
@@ -486,8 +491,11 @@ static void crowd_look(struct fs *fs, struct crowd *c)
     query.brief = true;
     if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_crowd, l) == 0) {
         c->asking = true;
+        c->failed = false;
         return;
     }
+    c->failed = true;
+    follow_again(&fs->follow, &fs->watchers->all);
     free(l->path);
     free(l);
 }
@@ -503,8 +511,11 @@ static void on_crowd(void *arg, const struct client_reply *reply)
     if (c != NULL && !w->closed) {
         c->asking = false;
         bool none = node != NULL && node->holds_total == 0 && node->n_holds == 0;
+        c->failed = node == NULL;
         if (c->ask_again) {
             crowd_look(fs, c);
+        } else if (c->failed) {
+            follow_again(&fs->follow, &w->all);
         } else if (none) {
             if (directory_is_known(fs, c->path))
                 notifier_deleted(fs->notifier, c->path, INODE_FREE_BIT, S_IFREG);
@@ -588,8 +599,14 @@ static void on_everything(struct follower *f, const Hf__Event *e)
 static void on_everything_news(struct follower *f, enum follow_news news, uint64_t index)
 {
     struct watchers *w = (struct watchers *)((char *)f - offsetof(struct watchers, all));
+    struct crowd *c, *next;
     (void)index;
     if (news == FOLLOW_GAP)
         LOG_WARN("events were missed: directory watchers were not told of all", "paths=%u",
                  (unsigned)HASH_COUNT(w->crowds));
+    HASH_ITER(hh, w->crowds, c, next)
+    {
+        if (news == FOLLOW_GAP || c->failed)
+            crowd_look(w->fs, c);
+    }
 }

@@ -280,6 +280,7 @@ struct watch {
     uint64_t index;                /* Events up to here were seen; 0 = no position yet. */
     uint64_t n_at_index;           /* So many of those at `index`; 0 = all. */
     uint64_t skip;                 /* So many that come now at `index` are known already. */
+    bool anew;                     /* The position was given up: the next one is behind a gap. */
 };
 
 void watch_init(struct client *c, const struct client_config *config);
@@ -291,6 +292,9 @@ void watch_update(struct client *c);
 /* Somebody is going to wait: session events are needed from before the command on. */
 void watch_want_session(struct client *c);
 void watch_on_primary_lost(struct client *c);
+
+/* Our session was opened, by the log entry `index`. */
+void watch_on_session_opened(struct client *c, uint64_t index);
 bool watch_on_reply(struct client *c, uint64_t id, const Hf__SubscribeReply *r);
 bool watch_on_failure(struct client *c, uint64_t id);
 void watch_on_events(struct client *c, const Hf__Events *events);

@@ -172,6 +172,7 @@ static void on_opened(struct client *c, uint64_t sent_ns, const Hf__Result *r)
     acknowledge(c, sent_ns, r);
     boot_timer_set(&c->timers, &s->keepalive, sent_ns + s->granted_ttl_ms * NS_PER_MS / 3);
     watch_from(c);
+    watch_on_session_opened(c, r->index);
     watch_update(c);
     tell(c, CLIENT_SESSION_OPENED);
     commands_pump(c);

@@ -12,7 +12,10 @@
  * was wanted before up to the moment at which it reads the new subscription, and names that moment
  * in its answer.  A replacement that was under way when the connection broke is made anew: first
  * the acknowledged subscription is resumed, since what was counted at the last index belongs to it,
- * then it is replaced. */
+ * then it is replaced.
+ *
+ * A log only grows.  So when a new session's entry stands before the position, the cluster is
+ * another one, made anew or from an old copy: the position means nothing there and is given up. */
 #include "raftstore/client/internal.h"
 
 #include <stdlib.h>
@@ -153,6 +156,19 @@ void watch_on_primary_lost(struct client *c)
     forget_sent(&c->watch);
 }
 
+void watch_on_session_opened(struct client *c, uint64_t index)
+{
+    struct watch *w = &c->watch;
+    if (index == 0 || index >= w->index)
+        return;
+    forget_sent(w); /* Their answers, if some are on the way, are nobody's. */
+    subscription_free(w->acked);
+    w->acked = NULL;
+    w->acked_serial = 0;
+    w->index = w->n_at_index = w->skip = 0;
+    w->anew = true;
+}
+
 /* ---- Answers --------------------------------------------------------------------------- */
 
 /* The position after an acknowledged subscription.
@@ -168,10 +184,12 @@ static bool set_position(struct watch *w, const struct subscription *s, const Hf
         w->n_at_index = w->skip = 0;
         return true;
     }
+    bool anew = w->anew;
+    w->anew = false;
     w->n_at_index = w->skip = 0;
     if (r->index >= w->index) {
         w->index = r->index;
-        return false;
+        return anew;
     }
     /* This node has not yet applied what another one had told us of, and what of that is wanted
      * now was perhaps not wanted then. */

@@ -41,6 +41,16 @@ static void test_answers(void **state)
     tally_answer(&t, 10, 4711);
     tally_end(&t);
     assert_int_equal(t.counts[0][TALLY_ERRNOS - 1], 1);
+    for (uint32_t i = 40; i < 64; i++) { /* TMPFILE, STATX and others without a name are one. */
+        tally_begin(&t, i, 12);
+        tally_answer(&t, 12, ENOSYS);
+        tally_end(&t);
+        assert_true(t.counts[i] == NULL || strcmp(tally_name(i), "other") != 0);
+    }
+    tally_begin(&t, FUSE_LOOKUP, 14);
+    tally_answer(&t, 14, 133); /* The last with a name. */
+    tally_end(&t);
+    assert_int_equal(t.counts[FUSE_LOOKUP][TALLY_ERRNOS - 1], 0);
     assert_string_equal(tally_name(FUSE_CREATE), "create");
     assert_string_equal(tally_name(0), "other");
     assert_string_equal(tally_name(4711), "other");
