@@ -1,12 +1,12 @@
 /* Tells the kernel of changes that it did not see, so that inotify watchers here hear of them.
  *
  * The kernel makes inotify events of system calls of its own machine only.  A daemon's word
- * (FUSE_NOTIFY_DELETE) makes IN_DELETE_SELF, but none any more once somebody has looked for the name
- * after the lock's end (measured, Linux 6.18), and never anything for a directory's watchers.  So
- * each change is replayed as a system call in our own mount: mknod, unlink, rename and their kin,
- * on a thread of its own.  The requests that this makes the kernel send are
- * recognised by that thread's id, which nobody can forge, and answered from memory (replay.h):
- * nothing reaches the cluster.
+ * (FUSE_NOTIFY_DELETE) makes IN_DELETE_SELF, but none any more once somebody has looked for the
+ * name after the lock's end (measured, Linux 6.18), and never anything for a directory's watchers.
+ * So each change is replayed as a system call in our own mount: mknod, unlink, rename and their
+ * kin, on a thread of its own.  The requests that this makes the kernel send are recognised by that
+ * thread's id, which nobody can forge, and answered from memory (replay.h): nothing reaches the
+ * cluster.
  *
  * Why this can't hang:
  * - The thread may sit for long in a system call, waiting for a directory that another process has
