@@ -162,6 +162,27 @@ static void ask_on_hold(struct world *w, struct client *c, unsigned path, uint32
     request_command(w, c, SLOT_OP, &m, path);
 }
 
+/* Until it is decided the hold may stand under either name, and is relied on under none. */
+static void ask_rename(struct world *w, struct client *c, unsigned from, unsigned to)
+{
+    Hf__Command m = HF__COMMAND__INIT;
+    char names[2][16];
+    struct belief moving = c->beliefs[from];
+    path_name(from, names[0], sizeof names[0]);
+    path_name(to, names[1], sizeof names[1]);
+    ProtobufCBinaryData paths[2] = {{strlen(names[0]), (uint8_t *)names[0]},
+                                    {strlen(names[1]), (uint8_t *)names[1]}};
+    m.op = LOCK_OP_RENAME;
+    m.flags = world_chance(w, 500) ? LOCK_F_ANYWHERE : 0;
+    m.n_paths = 2;
+    m.paths = paths;
+    m.token = moving.token;
+    c->beliefs[from].token = 0;
+    request_command(w, c, SLOT_OP, &m, from);
+    c->requests[SLOT_OP].to = to;
+    c->requests[SLOT_OP].moving = moving;
+}
+
 static void ask_read(struct world *w, struct client *c)
 {
     struct request *q = request_begin(w, c, SLOT_READ);
@@ -197,10 +218,12 @@ static void beliefs_expire(const struct world *w, struct client *c)
 
 static void client_act(struct world *w, struct client *c)
 {
-    unsigned path = (unsigned)world_below(w, PATHS);
+    unsigned path = (unsigned)world_below(w, PATHS), to = (unsigned)world_below(w, PATHS);
     struct belief *b = &c->beliefs[path];
     if (b->token == 0)
         ask_acquire(w, c, path);
+    else if (c->beliefs[to].token == 0 && world_chance(w, 300))
+        ask_rename(w, c, path, to);
     else if (world_chance(w, 500) && !b->session_bound)
         ask_on_hold(w, c, path, LOCK_OP_RENEW);
     else
@@ -312,6 +335,21 @@ reply_renew(struct world *w, struct client *c, const struct request *q, const st
     check_belief(w, c, q->path);
 }
 
+/* A repeated answer is as good: nobody else moves the hold meanwhile. */
+static void reply_rename(struct world *w,
+                         struct client *c,
+                         const struct request *q,
+                         const struct lock_result *r)
+{
+    bool stays = r->code == LOCK_EXISTS || r->code == LOCK_DELAYED;
+    if (r->code != LOCK_OK && !stays)
+        return; /* Lost. */
+    unsigned path = stays ? q->path : q->to;
+    c->beliefs[path] = q->moving;
+    c->n_renamed += !stays;
+    check_belief(w, c, path);
+}
+
 static void reply_result(struct world *w, struct client *c, enum slot slot, const struct event *e)
 {
     struct request *q = &c->requests[slot];
@@ -347,6 +385,9 @@ static void reply_result(struct world *w, struct client *c, enum slot slot, cons
         break;
     case LOCK_OP_RENEW:
         reply_renew(w, c, q, r);
+        break;
+    case LOCK_OP_RENAME:
+        reply_rename(w, c, q, r);
         break;
     default:
         break;

@@ -123,7 +123,7 @@ static bool arguments_parse(struct arguments *a, int argc, char **argv)
 
 struct totals {
     uint64_t seeds, events, entries, elections, crashes, images, snapshots, done, grants, reads,
-        changes, shared_slots;
+        changes, shared_slots, renamed;
 };
 
 static void totals_add(struct totals *t, const struct world *w)
@@ -141,19 +141,21 @@ static void totals_add(struct totals *t, const struct world *w)
         t->done += w->clients[i].n_done;
         t->grants += w->clients[i].n_grants;
         t->reads += w->clients[i].n_reads;
+        t->renamed += w->clients[i].n_renamed;
     }
 }
 
 static void totals_print(const struct totals *t)
 {
     printf("%llu seeds, %llu events, %llu entries, %llu elections, %llu crashes, %llu snapshots, "
-           "%llu images, %llu changes, %llu answers, %llu grants, %llu reads, %llu shared slots\n",
+           "%llu images, %llu changes, %llu answers, %llu grants, %llu reads, %llu shared slots, "
+           "%llu renamed\n",
            (unsigned long long)t->seeds, (unsigned long long)t->events,
            (unsigned long long)t->entries, (unsigned long long)t->elections,
            (unsigned long long)t->crashes, (unsigned long long)t->snapshots,
            (unsigned long long)t->images, (unsigned long long)t->changes,
            (unsigned long long)t->done, (unsigned long long)t->grants, (unsigned long long)t->reads,
-           (unsigned long long)t->shared_slots);
+           (unsigned long long)t->shared_slots, (unsigned long long)t->renamed);
 }
 
 static uint64_t real_s(void)

@@ -122,6 +122,15 @@ struct node {
 
 enum slot { SLOT_OP, SLOT_KEEPALIVE, SLOT_READ, SLOTS };
 
+/* A hold that the client relies on while its own clock is below the deadline. */
+struct belief {
+    uint64_t token; /* 0 = none. */
+    enum lock_mode mode;
+    uint32_t limit; /* Of a semaphore; 0 = none. */
+    bool session_bound;
+    uint64_t deadline_ns; /* Own clock; session_bound: the session's counts. */
+};
+
 struct request {
     bool active;
     uint64_t serial;      /* Of the attempt chain: answers to others are ignored. */
@@ -133,17 +142,10 @@ struct request {
     enum lock_mode mode;
     uint32_t limit;
     uint64_t ttl_ms;
+    unsigned to;          /* RENAME: the path that it leads to. */
+    struct belief moving; /* RENAME: relied on nowhere until it is decided. */
     struct buf packed;
     unsigned attempts;
-};
-
-/* A hold that the client relies on while its own clock is below the deadline. */
-struct belief {
-    uint64_t token; /* 0 = none. */
-    enum lock_mode mode;
-    uint32_t limit; /* Of a semaphore; 0 = none. */
-    bool session_bound;
-    uint64_t deadline_ns; /* Own clock; session_bound: the session's counts. */
 };
 
 struct client {
@@ -156,7 +158,7 @@ struct client {
     uint64_t pair_sent_ns, pair_stamp_ns; /* Newest pair of own clock and cluster time. */
     struct request requests[SLOTS];
     struct belief beliefs[PATHS];
-    uint64_t n_done, n_grants, n_reads, n_waited;
+    uint64_t n_done, n_grants, n_reads, n_waited, n_renamed;
     uint64_t done_after_heal;
 };
 
