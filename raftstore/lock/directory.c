@@ -33,7 +33,7 @@ enum lock_code place_free(struct op *o, struct bytes path, unsigned n_more, stru
     enum lock_code code = place_find(t, path, parents, ret);
     if (code == LOCK_OK && ret->node != NULL && !ret->node->is_directory) {
         /* Whatever an absent session holds there is wanted now. */
-        struct claim all = {bytes_of(NULL, 0), 0, LOCK_RANGE_END, true};
+        struct claim all = {bytes_of(NULL, 0), 0, LOCK_RANGE_END, true, 0};
         if (evict_lapsed(t, ret->node, &all)) {
             settle(t);
             code = place_find(t, path, parents, ret);
