@@ -1,7 +1,7 @@
 #include "fs/channel.h"
 
 #include "fs/control.h"
-
+#include "fs/rated.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
 
@@ -144,6 +144,7 @@ int channel_open(struct channel *c,
     struct fuse_args args = FUSE_ARGS_INIT(3, argv);
     struct fuse_lowlevel_ops operations;
     control_operations(&operations);
+    rated_install(fs, &operations);
     c->session = fuse_session_new(&args, &operations, sizeof operations, fs);
     fuse_opt_free_args(&args);
     free(options);

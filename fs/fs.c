@@ -8,6 +8,7 @@
 #include "fs/moved.h"
 #include "fs/ops.h"
 #include "fs/poller.h"
+#include "fs/rated.h"
 #include "fs/watchers.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
@@ -114,6 +115,7 @@ void fs_set_client(struct fs *fs, struct client *client)
 void fs_deinit(struct fs *fs)
 {
     handle_free_all(fs);
+    rated_free(fs->rated);
     free(fs->frozen);
     ops_readdir_free_all(fs);
     watchers_free(fs->watchers);

@@ -51,6 +51,7 @@ struct fs {
     struct watchers *watchers; /* Who hears of it by inotify, */
     struct notifier *notifier; /* and how. */
     struct owner_namer namer;
+    struct rated *rated;       /* rated.h; NULL = no limit. */
     struct process_id *frozen; /* Stopped by lost=freeze; owned. */
     size_t n_frozen;
     struct process_id signaled; /* Who got the last signal for a lost lock. */

@@ -28,6 +28,8 @@ const char options_usage[] =
     "                     holdfast/ in the user's state directory)\n"
     "  allow_other        other users may use the mount (on for root; off: noallow_other)\n"
     "  dirwatch           inotify on directories hears of other mounts' locks\n"
+    "  rate=RATE          how often each user may ask for locks: NUMBER[/s|/m|/h][:BURST]; beyond\n"
+    "                     that EAGAIN, or EBUSY of flock and fcntl (no limit)\n"
     "  release=async      rm returns when the release is on its way (sync: when it is durable)\n"
     "  lost=SIGNAL        what a process gets whose lock was lost (TERM, HUP, ...); `freeze`: it "
     "is\n"
@@ -177,6 +179,17 @@ parse_choice(struct options *o, struct bytes key, struct bytes value, char **ret
     return r < 0 ? refuse(ret_sentence, "log_level= wants error, warn, info or debug") : 0;
 }
 
+static int parse_rate(struct options *o, struct bytes value, char **ret_sentence)
+{
+    char *text = NULL;
+    set_string(&text, value);
+    int r = rate_limit_parse(text, &o->rate);
+    free(text);
+    return r < 0 ? refuse(ret_sentence, "rate= wants NUMBER[/s|/m|/h][:BURST], such as 100/s or "
+                                        "600/m:50")
+                 : 0;
+}
+
 /* One option of -o.
  *
  * Return: 0; -ENOENT not one of ours; -EINVAL with a sentence. */
@@ -189,6 +202,8 @@ static int parse_option(struct options *o, struct bytes word, char **ret_sentenc
         return parse_flag(o, word) ? 0 : -ENOENT;
     struct bytes key = bytes_of(word.data, (size_t)(equals - (const char *)word.data));
     struct bytes value = bytes_of(equals + 1, word.size - key.size - 1);
+    if (bytes_equal(key, bytes_str("rate")))
+        return parse_rate(o, value, ret_sentence);
     if (bytes_equal(key, bytes_str("ttl")))
         return parse_time(key, value, WIRE_TTL_MS_MIN, WIRE_TTL_MS_MAX, &o->ttl_ms, ret_sentence);
     if (bytes_equal(key, bytes_str("session_ttl")))

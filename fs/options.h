@@ -2,6 +2,7 @@
 #ifndef HOLDFAST_FS_OPTIONS_H
 #define HOLDFAST_FS_OPTIONS_H
 
+#include "auth/rate.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
 
@@ -36,6 +37,8 @@ struct options {
     char *log;            /* Log file in the background; NULL = default. */
     enum log_level log_level;
     struct buf fuse; /* Comma list of what the kernel's mount is told (ro, noexec, ...). */
+    /* Requests for locks, per uid; number 0 = no limit. */
+    struct rate_limit rate;
 };
 
 /* Parse.

@@ -563,11 +563,13 @@ void client_cancel(struct client *c, uint64_t handle)
 }
 
 /* Release what an orphan was granted, by token.  Where the owner held the lock before, its older
- * token came back: that hold is not ours to end. */
+ * token came back: that hold is not ours to end.  Nor is a lease that the owner acquired again or
+ * renewed meanwhile, through another client. */
 static void undo_grant(struct client *c, const struct command *k, const Hf__Result *r)
 {
     Hf__Command *was = hf__command__unpack(NULL, k->body_bytes, k->body);
-    assert(was != NULL);                          /* Packed by ourselves. */
+    assert(was != NULL); /* Packed by ourselves. */
+    bool lease = was->ttl_ms != 0 || k->op == WIRE_OP_LINK;
     size_t first = k->op == WIRE_OP_LINK ? 1 : 0; /* Its first path is where it linked from. */
     for (size_t i = first; i < was->n_paths && r->token > k->token_before; i++) {
         Hf__Command command = HF__COMMAND__INIT;
@@ -575,6 +577,7 @@ static void undo_grant(struct client *c, const struct command *k, const Hf__Resu
         command.paths = &was->paths[i];
         command.n_paths = 1;
         command.token = r->token + i - first;
+        command.flags = lease ? WIRE_F_UNTOUCHED : 0;
         struct command *release = add_internal(c, &command);
         release->undo = true;
         release->owner_key = k->owner_key;

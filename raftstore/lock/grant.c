@@ -87,6 +87,8 @@ void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end
 }
 
 /* News of a lease go to the session that made it; once that has ended, to the one that renews.
+ * renewed_ns always grows (two commands may have one stamp) and never is since_ns again:
+ * LOCK_F_UNTOUCHED lives by that.
  *
  * Return: the hold, perhaps in another place. */
 struct hold *hold_renew(
@@ -102,7 +104,8 @@ struct hold *hold_renew(
     if ((x == NULL || x->agent == NULL) && /* An agent is one of its session. */
         session_find(t, h->session_id) == NULL)
         h->session_id = session_id;
-    h->renewed_ns = t->stamp_ns;
+    h->renewed_ns = t->stamp_ns > h->renewed_ns ? t->stamp_ns : h->renewed_ns + 1;
+    h->renewed_ns += h->renewed_ns == h->since_ns;
     h->ttl_ms = (uint32_t)ttl_ms;
     if (h->has_file)
         hold_file(h)->mtime_ns = mtime_ns;
@@ -121,6 +124,7 @@ struct hold *hold_set_mode(struct lock_table *t, struct hold *h, bool exclusive)
         d->token = take_tokens(t, 1);
         d->since_ns = t->stamp_ns;
     }
+    d->since_ns += d->since_ns == d->renewed_ns; /* Touched. */
     hold_replace(t, h, d);
     file_renumber(t, d, token);
     effect_hold(t, LOCK_EFFECT_CONVERTED, d);

@@ -119,6 +119,11 @@ enum lock_code {
 /* RENEW, RELEASE, CONVERT, NOTE, BREAK, LINK, RENAME with a token: of that hold, wherever it stands
  * now; the path is where it was last seen.  (An access rule must look at where it stands.) */
 #define LOCK_F_ANYWHERE UINT32_C(2)
+/* Where a hold is named by its token, conditions on it (LOCK_NOT_OWNER if they are not met).
+ * UNTOUCHED, of leases: not acquired again, converted or renewed since it was granted (undoes a
+ * grant of which nobody was told).  OWNER: it is of `owner`, too. */
+#define LOCK_F_UNTOUCHED UINT32_C(4)
+#define LOCK_F_OWNER     UINT32_C(8)
 
 /* Bounds of a table.  Replicated: they come with LOCK_OP_TERM_START and are in the snapshot. */
 struct lock_limits {

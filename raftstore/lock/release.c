@@ -33,6 +33,14 @@ static enum lock_code find_lock(struct op *o, struct node **ret_node)
     return LOCK_OK;
 }
 
+/* Does a hold meet the conditions in a command's flags? */
+static bool as_flagged(const struct lock_command *c, const struct hold *h)
+{
+    if ((c->flags & LOCK_F_OWNER) != 0 && !bytes_equal(hold_owner(h), c->owner))
+        return false;
+    return (c->flags & LOCK_F_UNTOUCHED) == 0 || h->renewed_ns == h->since_ns;
+}
+
 /* The hold that a command names by token, or else its owner's first one on the path. */
 enum lock_code find_own(struct op *o, struct hold **ret_hold)
 {
@@ -44,7 +52,7 @@ enum lock_code find_own(struct op *o, struct hold **ret_hold)
     struct hold *h = NULL;
     if (c->token != 0) {
         h = tokens_find(&o->t->tokens, c->token);
-        if (h != NULL && h->node != n)
+        if (h != NULL && (h->node != n || !as_flagged(c, h)))
             h = NULL;
     } else {
         struct owner_cursor own = owner_holds(n, c->owner);

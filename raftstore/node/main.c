@@ -1,5 +1,6 @@
 /* holdfastd: a store node as a process. */
 #include "raftstore/base/log.h"
+#include "raftstore/base/notify.h"
 #include "raftstore/node/node.h"
 #include "raftstore/node/options.h"
 
@@ -9,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static const int signal_numbers[] = {SIGTERM, SIGINT, SIGHUP};
@@ -23,25 +22,6 @@ struct daemon {
     bool stopping;
     int exit_code;
 };
-
-/* Tell systemd (Type=notify) how we are; without $NOTIFY_SOCKET nobody asked. */
-static void notify(const char *state)
-{
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    if (path == NULL || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof sun.sun_path)
-        return;
-    memcpy(sun.sun_path, path, strlen(path));
-    if (path[0] == '@')
-        sun.sun_path[0] = '\0';
-    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&sun, size) < 0)
-        LOG_WARN("telling systemd failed", "why=%s", log_quote(bytes_str(strerror(errno))));
-    (void)close(fd); /* The datagram is sent. */
-}
 
 static void on_stopped(void *arg)
 {
@@ -56,7 +36,7 @@ static void stop(struct daemon *d)
     if (d->stopping)
         return;
     d->stopping = true;
-    notify("STOPPING=1");
+    notify_systemd("STOPPING=1");
     node_stop(d->node, on_stopped, d);
 }
 
@@ -153,7 +133,7 @@ int main(int argc, char **argv)
     } else {
         LOG_INFO("serving", "node=%llu version=%s", (unsigned long long)config.id,
                  HOLDFAST_VERSION);
-        notify("READY=1");
+        notify_systemd("READY=1");
         (void)uv_run(&d.loop, UV_RUN_DEFAULT); /* Ends when everything is closed. */
         code = d.exit_code;
     }

@@ -200,7 +200,7 @@ static int deliver(struct stream *s, struct bytes data, size_t *ret_used)
     size_t used = 0;
     int rv = 0;
     s->in_frames = true;
-    while (!s->closing && !s->paused) {
+    while (!s->closing && !s->paused && used < data.size) {
         struct bytes body;
         size_t size;
         rv = frame_parse(bytes_of((const uint8_t *)data.data + used, data.size - used),

@@ -96,6 +96,8 @@ enum wire_node_type { WIRE_NODE_NONE = 0, WIRE_NODE_LOCK = 1, WIRE_NODE_DIRECTOR
 
 #define WIRE_F_PARENTS       UINT32_C(1) /* Command.flags: LOCK_F_PARENTS. */
 #define WIRE_F_ANYWHERE      UINT32_C(2) /* LOCK_F_ANYWHERE. */
+#define WIRE_F_UNTOUCHED     UINT32_C(4) /* LOCK_F_UNTOUCHED. */
+#define WIRE_F_OWNER         UINT32_C(8) /* LOCK_F_OWNER. */
 #define WIRE_LINKS_MAX       8u          /* LOCK_LINKS_MAX. */
 #define WIRE_WAIT_FOREVER    UINT64_MAX  /* Command.wait_ms: LOCK_WAIT_FOREVER. */
 #define WIRE_TTL_MS_MIN      UINT64_C(10)

@@ -152,6 +152,8 @@ static void name_hold(struct generator *g, struct model *m, struct lock_command 
         c->token = chance(g, 95) ? h->token : 1 + below(g, m->next_token);
     if (chance(g, 10))
         c->flags |= LOCK_F_ANYWHERE;
+    c->flags |= chance(g, 20) ? LOCK_F_UNTOUCHED : 0;
+    c->flags |= chance(g, 20) ? LOCK_F_OWNER : 0;
     for (unsigned i = 0; i < g->n_owners && chance(g, 90); i++) {
         if (bytes_equal(bytes_str(owners[i]), text_bytes(&h->c.owner)))
             c->owner = bytes_str(owners[i]);

@@ -371,6 +371,14 @@ void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end)
     m_refuse_converts(m, &was.path, was.token, was.c.start);
 }
 
+/* Renewed: later than ever before, even at one stamp; and touched. */
+void m_renewed(const struct model *m, struct m_hold *h)
+{
+    h->renewed = h->renewed >= m->stamp ? h->renewed + 1 : m->stamp;
+    if (h->renewed == h->since)
+        h->renewed++;
+}
+
 void m_set_mode(struct model *m, struct m_hold *h, bool exclusive)
 {
     uint64_t old = h->token;
@@ -383,6 +391,8 @@ void m_set_mode(struct model *m, struct m_hold *h, bool exclusive)
                 m->holds[i]->twin = h->token;
         }
     }
+    if (h->since == h->renewed)
+        h->since++; /* Touched. */
     m_effect_hold(m, LOCK_EFFECT_CONVERTED, h);
     for (unsigned i = 0; i < m->n_waiters && exclusive; i++) {
         struct m_waiter *w = m->waiters[i];
@@ -627,7 +637,7 @@ void m_grant(struct model *m, const struct m_waiter *w, bool waited, struct lock
             h = m_exact(m, &w->paths[i], w, false);
             if (!h->bound && w->ttl != 0) {
                 h->ttl = w->ttl;
-                h->renewed = m->stamp;
+                m_renewed(m, h);
                 h->mtime = w->mtime;
                 if (h->agent == 0 && m_session(m, h->session_id) == NULL)
                     h->session_id = w->session_id;

@@ -162,6 +162,7 @@ void m_end(struct model *m, struct m_hold *h, int code);
 void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end);
 struct m_hold *m_hold_add(struct model *m, const struct m_hold *like);
 void m_hold_made(struct model *m, const struct m_hold *h);
+void m_renewed(const struct model *m, struct m_hold *h);
 void m_set_mode(struct model *m, struct m_hold *h, bool exclusive);
 void m_refuse(struct model *m, struct m_waiter *w, int code);
 void m_forget(struct model *m, struct m_waiter *w);

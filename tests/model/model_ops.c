@@ -85,6 +85,14 @@ static bool has_token(struct m_hold **at, unsigned n, uint64_t token)
     return false;
 }
 
+/* The conditions on a hold that is named by its token. */
+static bool as_flagged(const struct lock_command *c, const struct m_hold *h)
+{
+    if ((c->flags & LOCK_F_OWNER) != 0 && !bytes_equal(text_bytes(&h->c.owner), c->owner))
+        return false;
+    return (c->flags & LOCK_F_UNTOUCHED) == 0 || h->since == h->renewed;
+}
+
 /* The holds that a command means: by token all its pieces, by owner all of them. */
 static int
 targets(struct model *m, const struct lock_command *c, struct m_hold **ret, unsigned *ret_n)
@@ -111,7 +119,8 @@ targets(struct model *m, const struct lock_command *c, struct m_hold **ret, unsi
     if (c->token == 0)
         owner = text_of(c->owner);
     for (unsigned i = 0; i < n; i++) {
-        if (c->token != 0 ? at[i]->token == c->token : text_equal(&at[i]->c.owner, &owner))
+        if (c->token != 0 ? at[i]->token == c->token && as_flagged(c, at[i])
+                          : text_equal(&at[i]->c.owner, &owner))
             ret[(*ret_n)++] = at[i];
     }
     return *ret_n > 0 ? LOCK_OK : LOCK_NOT_OWNER;
@@ -137,7 +146,7 @@ static int renew(struct model *m, const struct lock_command *c, struct lock_resu
     for (unsigned i = 0; i < n; i++) {
         if (own[i]->token == own[0]->token) {
             own[i]->ttl = ttl;
-            own[i]->renewed = m->stamp;
+            m_renewed(m, own[i]);
             own[i]->mtime = c->mtime_ns;
             if (own[i]->agent == 0 && m_session(m, own[i]->session_id) == NULL)
                 own[i]->session_id = c->session_id;

@@ -137,6 +137,10 @@ static void set_word(struct runner *r, struct lock_command *c, char *word)
         c->mode = word[0] == 'X' ? LOCK_EXCLUSIVE : LOCK_SHARED;
     } else if (strcmp(word, "parents") == 0) {
         c->flags |= LOCK_F_PARENTS;
+    } else if (strcmp(word, "untouched") == 0) {
+        c->flags |= LOCK_F_UNTOUCHED;
+    } else if (strcmp(word, "his") == 0) {
+        c->flags |= LOCK_F_OWNER;
     } else if (strcmp(word, "anywhere") == 0) {
         c->flags |= LOCK_F_ANYWHERE;
     } else if (word[0] == 's' && word[1] >= '0' && word[1] <= '9' && c->op == 0) {

@@ -183,12 +183,33 @@ static void test_paths(void **state)
     assert_join(long_path, "xy", -ENAMETOOLONG, NULL);
 }
 
+static void test_rate(void **state)
+{
+    static const char *const bad[] = {"rate=", "rate=0", "rate=x", "rate=5/d", "rate=5:0"};
+    struct options o;
+    char *sentence;
+    (void)state;
+    assert_int_equal(parse("local /locks", true, &o, &sentence), 0);
+    assert_true(o.rate.number == 0);
+    options_deinit(&o);
+    assert_int_equal(parse("local /locks -o rate=600/m:50,ttl=1s", true, &o, &sentence), 0);
+    assert_true(o.rate.number == 600 && o.rate.burst == 50 && o.ttl_ms == 1000);
+    options_deinit(&o);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char line[64] = "local /locks -o ";
+        strncat(line, bad[i], 32);
+        assert_int_equal(parse(line, true, &o, &sentence), -EINVAL);
+        assert_non_null(strstr(sentence, "rate="));
+        free(sentence);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_as_mount_passes_them),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_data_default),
-        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_paths),    cmocka_unit_test(test_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

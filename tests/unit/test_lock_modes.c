@@ -108,12 +108,46 @@ static void test_deadlock(void **state)
             "ok | ended b p2 X#2 released; granted b p1 X#4 s1/3"});
 }
 
+/* A grant is undone only if nobody built on it since, be it at the same instant. */
+static void test_conditions(void **state)
+{
+    (void)state;
+    SCRIPT({"@0 open ttl=9000", "ok s1 d9000"}, {"@0 open ttl=9000", "ok s2 d9000"},
+           {"@5 s1 acquire a by=o1 X ttl=50", "ok #1 d55 | granted a o1 X#1"},
+           {"@6 s1 release a token=1 untouched", "ok | ended a o1 X#1 released"},
+           {"@7 s1 acquire a by=o1 X ttl=50", "ok #2 d57 | granted a o1 X#2"},
+           {"@7 s2 acquire a by=o1 X ttl=50", "ok #2 d57 | renewed a o1 X#2"},
+           {"@7 s1 release a token=2 untouched", "not_owner"},
+           {"@8 s1 release a token=2 by=o2 his", "not_owner"},
+           {"@8 s1 renew a token=2 by=o2 his ttl=90", "not_owner"},
+           {"@8 s1 renew a token=2 by=o1 his ttl=90", "ok #2 d98 | renewed a o1 X#2"},
+           {"@8 s1 release a token=2 by=o1 his", "ok | ended a o1 X#2 released"},
+           {"@9 s1 acquire b by=o1 S ttl=50", "ok #3 d59 | granted b o1 S#3"},
+           {"@9 s2 acquire b by=o1 X ttl=50", "ok #4 d59 | converted b o1 X#4"},
+           {"@9 s2 release b token=4 untouched", "not_owner"},
+           {"@9 s1 acquire c by=o1 X ttl=50", "ok #5 d59 | granted c o1 X#5"},
+           {"@9 s1 renew c token=5", "ok #5 d59 | renewed c o1 X#5"},
+           {"@9 s2 release c token=5 untouched", "not_owner"},
+           {"@9 s1 acquire d by=o1 X ttl=50", "ok #6 d59 | granted d o1 X#6"},
+           {"@9 s2 acquire d by=o1 S ttl=50", "ok #6 d59 | converted d o1 S#6"},
+           {"@9 s1 release d token=6 untouched", "not_owner"},
+           {"@9 s2 renew d token=6", "ok #6 d59 | renewed d o1 S#6"},
+           {"@9 s1 release d token=6 untouched", "not_owner"},
+           {"@9 s2 renew b token=4", "ok #4 d59 | renewed b o1 X#4"},
+           {"@9 s1 release b token=4 untouched", "not_owner"},
+           {"@10 s1 link b,e by=o1 token=4", "ok #7 d60 | granted e o1 X#7"},
+           {"@10 s1 renew e token=7", "ok #7 d60 | renewed e o1 X#7"},
+           {"@10 s1 release e token=7 untouched", "not_owner"},
+           {"@10 s1 link b,f by=o1 token=4", "ok #8 d60 | granted f o1 X#8"},
+           {"@10 s1 release f token=8 untouched", "ok | ended f o1 X#8 released"});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranges),   cmocka_unit_test(test_posix),
         cmocka_unit_test(test_convert),  cmocka_unit_test(test_multi),
-        cmocka_unit_test(test_deadlock),
+        cmocka_unit_test(test_deadlock), cmocka_unit_test(test_conditions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -186,9 +186,10 @@ static enum lock_code ask(struct lock_table *t,
 {
     static uint64_t seq;
     struct lock_effects e;
+    seq++;
     struct lock_command c = {.op = LOCK_OP_ACQUIRE,
                              .session_id = 1,
-                             .seq = ++seq,
+                             .seq = seq,
                              .ack_seq = seq - 1,
                              .owner = bytes_str(owner),
                              .mode = LOCK_EXCLUSIVE,

@@ -20,7 +20,8 @@ enum cli_exit {
     EXIT_DONE = 0,
     EXIT_REFUSED = 1,          /* Held by somebody else, not held, forbidden by a rule. */
     EXIT_USAGE = 2,            /* Wrong arguments. */
-    EXIT_NOTHING = 66,         /* show: nothing is there. */
+    EXIT_BAD_DATA = 65,        /* policy check: the file is no policy. */
+    EXIT_NOTHING = 66,         /* show: nothing is there; policy check: no file. */
     EXIT_AWAY = 69,            /* No node answers, or no leader. */
     EXIT_OS = 71,              /* run: no process could be made. */
     EXIT_CANT_WRITE = 73,      /* snapshot save: the file. */
@@ -32,6 +33,8 @@ enum cli_exit {
     EXIT_NOT_FOUND = 127,      /* run: the command. */
     EXIT_SIGNAL = 130,         /* Interrupted. */
 };
+
+#define CLI_ROLES_MAX 64
 
 struct cli {
     uv_loop_t loop;
@@ -56,6 +59,10 @@ struct cli {
     uint64_t token;    /* 0 = not given. */
     const char *owner; /* NULL = not given. */
     const char *note;
+    /* Options of policy check. */
+    const char *roles[CLI_ROLES_MAX];
+    unsigned n_roles;
+    bool certificate; /* The subject is a certificate's name. */
     /* Of run. */
     char **command;            /* Behind "--", ended by NULL; NULL = none. */
     int loss_signal;           /* 0 = not given. */
@@ -183,5 +190,6 @@ int cli_cert(struct cli *cli, int n, char **words);
 int cli_snapshot(struct cli *cli, int n, char **words);
 int cli_member(struct cli *cli, int n, char **words);
 int cli_leader(struct cli *cli, int n, char **words);
+int cli_policy(struct cli *cli, int n, char **words);
 
 #endif

@@ -43,6 +43,11 @@ static const char help[] =
     "  cert DIR KIND/NAME[=DNS-NAME,IP,...]...   certificates for node/ID, mount/HOST,\n"
     "                               gateway/NAME, client/NAME in DIR (and a private authority)\n"
     "      --days N                   how long they are good (825)\n"
+    "Policy:\n"
+    "  policy check FILE SUBJECT VERB PATH              may SUBJECT do VERB, and why (asks no "
+    "node)\n"
+    "      --role ROLE                a role that comes with its token; may be repeated\n"
+    "      --certificate              SUBJECT is the name in a certificate, not of a token\n"
     "\n"
     "Options of all:\n"
     "  --cluster HOST:PORT,...      or $HOLDFAST_CLUSTER\n"
@@ -56,7 +61,8 @@ static const char help[] =
     "A DURATION is 500ms, 90s, 5m, 1h30m, 2d, or a number of seconds.\n"
     "\n"
     "Exit codes: 0 done; 1 refused (held, not held, not yours, forbidden by a rule); 2 wrong\n"
-    "arguments; 66 nothing there; 69 no node or no leader; 73 file can't be written; 75 time ran\n"
+    "arguments; 65 no policy; 66 nothing there; 69 no node or no leader; 73 file can't be written; "
+    "75 time ran\n"
     "out; 77 not authorised; 130 interrupted.  run: that of CMD (128+N: ended by signal N), and\n"
     "75 held by others; 78 not a file on a mount; 79 lost; 126, 127 CMD can't be executed, "
     "found.\n";
@@ -72,6 +78,8 @@ enum option_id {
     OPTION_TOKEN,
     OPTION_OWNER,
     OPTION_NOTE,
+    OPTION_ROLE,
+    OPTION_CERTIFICATE,
     OPTION_LIMIT,
     OPTION_LOSS,
     OPTION_TLS,
@@ -91,6 +99,8 @@ static const struct option options[] = {
     {"token", required_argument, NULL, OPTION_TOKEN},
     {"owner", required_argument, NULL, OPTION_OWNER},
     {"note", required_argument, NULL, OPTION_NOTE},
+    {"role", required_argument, NULL, OPTION_ROLE},
+    {"certificate", no_argument, NULL, OPTION_CERTIFICATE},
     {"limit", required_argument, NULL, OPTION_LIMIT},
     {"n", required_argument, NULL, OPTION_LIMIT},
     {"kill-after-loss", required_argument, NULL, OPTION_LOSS},
@@ -118,6 +128,7 @@ static const struct subcommand {
     {"leader", cli_leader, 0, 0},
     {"ls", cli_ls, 0, 0},
     {"member", cli_member, 0, 0},
+    {"policy", cli_policy, BIT(OPTION_ROLE) | BIT(OPTION_CERTIFICATE), 0},
     {"release", cli_release, BIT(OPTION_TOKEN) | BIT(OPTION_OWNER), 0},
     {"renew", cli_renew, BIT(OPTION_TOKEN) | BIT(OPTION_OWNER) | BIT(OPTION_TTL), 0},
     {"run", cli_run_command,
@@ -180,6 +191,14 @@ static int set_option(struct cli *cli, int id)
         return EXIT_DONE;
     case OPTION_NOTE:
         cli->note = optarg;
+        return EXIT_DONE;
+    case OPTION_ROLE:
+        if (cli->n_roles == CLI_ROLES_MAX)
+            return cli_fail(EXIT_USAGE, "--role: more than %d roles", CLI_ROLES_MAX);
+        cli->roles[cli->n_roles++] = optarg;
+        return EXIT_DONE;
+    case OPTION_CERTIFICATE:
+        cli->certificate = true;
         return EXIT_DONE;
     case OPTION_LIMIT:
         if (text_number(optarg, &cli->limit) < 0 || cli->limit == 0 ||

@@ -26,6 +26,7 @@ PROGRAMS = {
     "mount.holdfast": ["fs/mount.holdfast"],
     "holdfast": ["tools/holdfast", "tools/cli/holdfast"],
     "holdfast-bench": ["tools/holdfast-bench"],
+    "holdfast-gateway": ["gateway/holdfast-gateway"],
     "chaos_worker": ["tests/e2e/chaos_worker"],
     "failio.so": ["tests/e2e/failio.so"],
     "lockf_locker": ["tests/e2e/lockf_locker"],
@@ -466,7 +467,7 @@ class Test:
                     # A mount's daemon ends by itself when it was unmounted.
                     code = p.wait(20) if p.name.startswith("mount") and not busy else p.end()
                     # Python's own helpers aside, a daemon ends with 0 when asked to.
-                    if code != 0 and not expected and p.name.startswith(("node", "mount")):
+                    if code != 0 and not expected and p.name.startswith(("node", "mount", "gateway")):
                         wrong.append(f"{p.name}: exit {code} after SIGTERM or umount: "
                                      f"{p.text()[-800:]}")
                 except Failed as e:

@@ -1,0 +1,20 @@
+/* Who calls, and whether they may: the guard (auth/guard.h) before the handlers. */
+#ifndef HOLDFAST_GATEWAY_ACCESS_H
+#define HOLDFAST_GATEWAY_ACCESS_H
+
+#include "gateway/call.h"
+
+/* Find out who calls and take from the subject's bucket, then call `next` once: at once, or later
+ * when the keys had to be fetched again.  A call that is refused is answered instead. */
+void access_enter(struct call *call, void (*next)(struct call *call));
+
+/* May the caller do that?  False: the call is answered. */
+bool access_may(struct call *call, enum policy_verb verb, struct bytes lock_id);
+
+/* The same for what changes a lock; takes from the owner_id's bucket as well. */
+bool access_may_change(struct call *call, struct bytes lock_id, struct bytes owner_id);
+
+/* May the caller see that this lock is held?  Answers nothing. */
+bool access_sees(const struct call *call, struct bytes lock_id);
+
+#endif

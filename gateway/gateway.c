@@ -1,0 +1,207 @@
+#include "gateway/gateway.h"
+
+#include "auth/guard.h"
+#include "gateway/acquire.h"
+#include "gateway/certificate.h"
+#include "gateway/metrics.h"
+#include "gateway/server.h"
+#include "gateway/streams.h"
+#include "raftstore/base/buf.h"
+#include "raftstore/base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SESSION_TTL_MS 10000
+#define DRAIN_MS       10000 /* Beyond the time-out of a request. */
+#define DRAIN_POLL_MS  20
+#define CLOSE_GRACE_MS 1000
+
+static int load_certificate(struct gateway *gw, char **ret_sentence)
+{
+    const struct options *o = gw->options;
+    return o->tls_cert != NULL ? certificate_load(o->tls_cert, o->tls_key, ret_sentence) : 0;
+}
+
+static int load_cluster_tls(struct gateway *gw, char **ret_sentence)
+{
+    struct tls_context *tls = NULL;
+    if (gw->options->cluster_tls == NULL)
+        return 0;
+    int rv = tls_context_load(gw->options->cluster_tls, &tls, ret_sentence);
+    if (rv < 0)
+        return rv;
+    tls_context_unref(gw->tls);
+    gw->tls = tls;
+    return 0;
+}
+
+static int open_guard(struct gateway *gw, char **ret_sentence)
+{
+    const struct options *o = gw->options;
+    struct guard_config config = {
+        .jwks = o->jwks,
+        .jwks_ca = o->jwks_ca,
+        .issuer = o->issuer,
+        .audience = o->audience,
+        .scope = o->scope,
+        .roles_claim = o->roles_claim,
+        .leeway_s = o->leeway_s,
+        .policy = o->policy,
+        .subject = o->rate_subject,
+        .owner = o->rate_owner,
+        .clock = clock_system(),
+    };
+    return guard_open(gw->loop, &config, &gw->guard, ret_sentence);
+}
+
+int gateway_start(struct gateway *gw, char **ret_sentence)
+{
+    struct client_config config = {
+        .loop = gw->loop,
+        .addresses = gw->options->cluster,
+        .agent = "holdfast-gateway/" HOLDFAST_VERSION,
+        .session_ttl_ms = SESSION_TTL_MS,
+        .arg = gw,
+    };
+    gw->metrics = xcalloc(1, sizeof *gw->metrics);
+    gw->timers.fd = -1;
+    TAILQ_INIT(&gw->acquires);
+    int rv = load_certificate(gw, ret_sentence);
+    if (rv == 0)
+        rv = load_cluster_tls(gw, ret_sentence);
+    if (rv == 0)
+        rv = open_guard(gw, ret_sentence);
+    if (rv == 0)
+        rv = boot_timers_init(&gw->timers, gw->loop, clock_system());
+    if (rv == 0) {
+        config.tls = gw->tls;
+        rv = client_new(&config, &gw->client);
+        if (rv == -EINVAL && asprintf(ret_sentence, "'%s' is no list of addresses: HOST:PORT,...",
+                                      gw->options->cluster) < 0)
+            *ret_sentence = NULL;
+    }
+    if (rv < 0)
+        return rv;
+    gw->streams = streams_new(gw);
+    return server_new(gw, &gw->server, ret_sentence);
+}
+
+/* Log what came of reading something again. */
+static void reloaded(const char *file, int rv, char *sentence)
+{
+    if (rv < 0)
+        LOG_ERROR("the certificate stays as it was", "why=%s",
+                  log_quote(bytes_str(sentence != NULL ? sentence : strerror(-rv))));
+    else
+        LOG_INFO("the certificate was read again", "file=%s", log_quote(bytes_str(file)));
+    free(sentence);
+}
+
+void gateway_reload(struct gateway *gw)
+{
+    char *sentence = NULL;
+    if (gw->draining)
+        return;
+    guard_reload(gw->guard);
+    if (gw->options->tls_cert != NULL)
+        reloaded(gw->options->tls_cert, load_certificate(gw, &sentence), sentence);
+    if (gw->options->cluster_tls == NULL)
+        return;
+    sentence = NULL;
+    int rv = load_cluster_tls(gw, &sentence);
+    reloaded(gw->options->cluster_tls, rv, sentence);
+    if (rv < 0)
+        return;
+    client_set_tls(gw->client, gw->tls);
+    streams_set_tls(gw->streams);
+}
+
+/* ---- The end: server, then streams, client and timers ---------------------------------- */
+
+static void on_guard_closed(void *arg)
+{
+    struct gateway *gw = arg;
+    gw->guard = NULL;
+    tls_context_unref(gw->tls);
+    gw->tls = NULL;
+    certificate_free_all();
+    free(gw->metrics);
+    gw->metrics = NULL;
+    gw->on_stopped(gw->arg);
+}
+
+static void on_timers_closed(void *arg)
+{
+    struct gateway *gw = arg;
+    if (gw->guard != NULL)
+        guard_close(gw->guard, on_guard_closed, gw);
+    else
+        on_guard_closed(gw);
+}
+
+static void on_client_closed(void *arg)
+{
+    struct gateway *gw = arg;
+    gw->client = NULL;
+    if (gw->timers.fd >= 0)
+        boot_timers_close(&gw->timers, on_timers_closed, gw);
+    else
+        on_timers_closed(gw);
+}
+
+static void on_streams_closed(void *arg)
+{
+    struct gateway *gw = arg;
+    gw->streams = NULL;
+    if (gw->client != NULL)
+        client_close(gw->client, CLOSE_GRACE_MS, on_client_closed, gw);
+    else
+        on_client_closed(gw);
+}
+
+static void on_server_closed(void *arg)
+{
+    struct gateway *gw = arg;
+    gw->server = NULL;
+    if (gw->streams != NULL)
+        streams_close(gw->streams, on_streams_closed, gw);
+    else
+        on_streams_closed(gw);
+}
+
+static void on_drain_closed(uv_handle_t *handle)
+{
+    struct gateway *gw = handle->data;
+    server_close(gw->server, on_server_closed, gw);
+}
+
+static void on_drain(uv_timer_t *timer)
+{
+    struct gateway *gw = timer->data;
+    bool late = uv_now(gw->loop) >= gw->drain_end_ms;
+    if (!late && (server_n_connections(gw->server) > 0 || gw->n_commands > 0))
+        return;
+    if (late)
+        LOG_WARN("stopping with work unfinished", "connections=%u commands=%u",
+                 server_n_connections(gw->server), gw->n_commands);
+    uv_close((uv_handle_t *)timer, on_drain_closed);
+}
+
+void gateway_stop(struct gateway *gw)
+{
+    if (gw->draining)
+        return;
+    gw->draining = true;
+    if (gw->server == NULL) {
+        on_server_closed(gw);
+        return;
+    }
+    server_drain(gw->server);
+    acquire_stop_all(gw);
+    streams_stop_all(gw->streams);
+    (void)uv_timer_init(gw->loop, &gw->drain); /* Can't fail. */
+    gw->drain.data = gw;
+    gw->drain_end_ms = uv_now(gw->loop) + gw->options->timeout_ms + DRAIN_MS;
+    (void)uv_timer_start(&gw->drain, on_drain, 0, DRAIN_POLL_MS);
+}

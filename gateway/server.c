@@ -1,0 +1,433 @@
+#include "gateway/server.h"
+
+#include "gateway/call.h"
+#include "gateway/certificate.h"
+#include "gateway/conn.h"
+#include "raftstore/base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SWEEP_MS 500
+#define CONNECTION_MEMORY                                                                          \
+    ((size_t)24576) /* Head and answer of one connection; kept while it is open. */
+#define BACKLOG           1024
+#define DESCRIPTORS_ASIDE 128 /* For everything but connections. */
+#define TLS_PRIORITIES    "SECURE128:-VERS-ALL:+VERS-TLS1.3"
+
+struct server {
+    struct gateway *gw;
+    struct MHD_Daemon *mhd;
+    struct conns conns;
+    uv_poll_t poll;   /* On MHD's epoll descriptor. */
+    uv_check_t check; /* MHD_run() behind each turn with work for it. */
+    uv_idle_t idle;   /* Keeps the loop from sleeping while MHD has more to do. */
+    uv_timer_t sweep;
+    bool due; /* MHD has work. */
+    int fd;   /* Listens; -1 once it is MHD's or closed. */
+    char address[300];
+    unsigned n_handles;
+    void (*on_closed)(void *arg);
+    void *arg;
+};
+
+/* ---- What libmicrohttpd tells ---------------------------------------------------------- */
+
+static struct conn *conn_of(struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info != NULL ? info->socket_context : NULL;
+}
+
+static void on_connection(void *cls,
+                          struct MHD_Connection *mhd,
+                          void **context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    struct server *s = cls;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED)
+        *context = conn_open(&s->conns, mhd);
+    else if (*context != NULL)
+        conn_closed(*context);
+}
+
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
+{
+    struct server *s = cls;
+    (void)mhd;
+    return call_begin(s->gw, uri);
+}
+
+static enum MHD_Result queue(struct call *call)
+{
+    enum MHD_Result rv = MHD_queue_response(call->mhd, call->status, call->response);
+    call->state = CALL_ANSWERED;
+    if (call->on_gone == NULL) /* Else it is a stream, which has no end. */
+        conn_phase(call->conn, PHASE_ANSWERING);
+    return rv;
+}
+
+/* Must an answer go out before the body came, since reading that would be a waste? */
+static bool refuse_body(struct call *call)
+{
+    const char *size =
+        MHD_lookup_connection_value(call->mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *expect =
+        MHD_lookup_connection_value(call->mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT);
+    unsigned long long bytes = size != NULL ? strtoull(size, NULL, 10) : 0;
+    if (bytes > CALL_BODY_BYTES_MAX && call->response == NULL) {
+        call->too_large = true;
+        call_problem(call, &PROBLEM_TOO_LARGE, "a body may have %u bytes, not %llu",
+                     CALL_BODY_BYTES_MAX, bytes);
+    }
+    return call->response != NULL && (bytes > CALL_SWALLOW_MAX || (bytes > 0 && expect != NULL));
+}
+
+static enum MHD_Result on_head(struct call *call, struct MHD_Connection *mhd, const char *method)
+{
+    call->mhd = mhd;
+    call->conn = conn_of(mhd);
+    if (call->conn == NULL)
+        return MHD_NO;
+    call->conn->call = call;
+    conn_phase(call->conn, PHASE_BODY);
+    call_head(call, method);
+    call->state = CALL_BODY;
+    return refuse_body(call) ? queue(call) : MHD_YES;
+}
+
+static enum MHD_Result on_end(struct call *call)
+{
+    conn_phase(call->conn, PHASE_WORKING);
+    call->state = CALL_RUNNING;
+    if (call->response == NULL)
+        call_run(call);
+    if (call->response != NULL)
+        return queue(call);
+    call->state = CALL_PARKED;
+    conn_suspend(call->conn);
+    return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *cls,
+                                  struct MHD_Connection *mhd,
+                                  const char *url,
+                                  const char *method,
+                                  const char *version,
+                                  const char *data,
+                                  size_t *size,
+                                  void **context)
+{
+    struct call *call = *context;
+    (void)cls;
+    (void)url; /* Decoded: a slash in a lock's name can't be told from a separator any more. */
+    (void)version;
+    switch (call->state) {
+    case CALL_HEAD:
+        return on_head(call, mhd, method);
+    case CALL_BODY:
+        if (*size == 0)
+            return on_end(call);
+        call_body(call, data, *size);
+        *size = 0;
+        return call->body_bytes <= CALL_SWALLOW_MAX ? MHD_YES : MHD_NO;
+    case CALL_PARKED:
+        return call->response != NULL ? queue(call) : MHD_YES;
+    default: /* Gone. */
+        return MHD_NO;
+    }
+}
+
+static void on_completed(void *cls,
+                         struct MHD_Connection *mhd,
+                         void **context,
+                         enum MHD_RequestTerminationCode code)
+{
+    struct call *call = *context;
+    (void)cls;
+    (void)mhd;
+    (void)code;
+    *context = NULL;
+    if (call == NULL)
+        return;
+    if (call->conn != NULL) {
+        call->conn->call = NULL;
+        conn_phase(call->conn, PHASE_IDLE);
+    }
+    call_gone(call);
+    call_free(call);
+}
+
+/* The target stays as it came: what is an escaped slash matters. */
+static size_t on_unescape(void *cls, struct MHD_Connection *mhd, char *text)
+{
+    (void)cls;
+    (void)mhd;
+    return strlen(text);
+}
+
+static void on_log(void *cls, const char *format, va_list args)
+{
+    char line[300];
+    (void)cls;
+    if (!log_enabled(LOG_LEVEL_DEBUG))
+        return;
+    (void)vsnprintf(line, sizeof line, format, args);
+    line[strcspn(line, "\n")] = '\0';
+    LOG_DEBUG("http", "what=%s", log_quote(bytes_str(line)));
+}
+
+/* ---- The loop -------------------------------------------------------------------------- */
+
+static void on_idle(uv_idle_t *idle)
+{
+    (void)idle; /* Being active is all it is for. */
+}
+
+static void run(struct server *s)
+{
+    MHD_UNSIGNED_LONG_LONG ms;
+    s->due = false;
+    (void)MHD_run(s->mhd);
+    if (MHD_get_timeout(s->mhd, &ms) == MHD_YES && ms == 0)
+        s->due = true;
+    if (s->due)
+        (void)uv_idle_start(&s->idle, on_idle);
+    else
+        (void)uv_idle_stop(&s->idle);
+}
+
+static void on_check(uv_check_t *check)
+{
+    struct server *s = check->data;
+    if (s->due)
+        run(s);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct server *s = poll->data;
+    (void)status;
+    (void)events;
+    s->due = true; /* It is run by on_check(). */
+}
+
+static void on_work(void *arg)
+{
+    struct server *s = arg;
+    s->due = true;
+    (void)uv_idle_start(&s->idle, on_idle);
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+    struct server *s = timer->data;
+    conns_sweep(&s->conns);
+    s->due = true; /* If it ran out of descriptors, it accepts again only when it is run. */
+}
+
+/* ---- Beginning and end ----------------------------------------------------------------- */
+
+static int fail(char **ret_sentence, int rv, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static int fail(char **ret_sentence, int rv, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    if (vasprintf(ret_sentence, format, args) < 0)
+        *ret_sentence = NULL;
+    va_end(args);
+    return rv;
+}
+
+static int listen_at(const struct addrinfo *ai)
+{
+    int on = 1;
+    int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+        int rv = -errno;
+        (void)close(fd);
+        return rv;
+    }
+    return fd;
+}
+
+static int listen_somewhere(struct server *s, const struct address *a, char **ret_sentence)
+{
+    char port[8], text[300];
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *list = NULL;
+    (void)snprintf(port, sizeof port, "%u", a->port);
+    (void)address_format(a, text, sizeof text);
+    int rv = getaddrinfo(a->host, port, &hints, &list);
+    if (rv != 0)
+        return fail(ret_sentence, -EADDRNOTAVAIL, "%s: %s", text, gai_strerror(rv));
+    rv = -EADDRNOTAVAIL;
+    for (const struct addrinfo *ai = list; ai != NULL && s->fd < 0; ai = ai->ai_next) {
+        rv = listen_at(ai);
+        s->fd = rv;
+    }
+    freeaddrinfo(list);
+    if (s->fd < 0)
+        return fail(ret_sentence, rv, "can't listen at %s: %s", text, strerror(-rv));
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } name = {.v6 = {0}};
+    struct address bound = *a;
+    socklen_t size = sizeof name;
+    if (getsockname(s->fd, &name.any, &size) == 0)
+        bound.port = ntohs(name.any.sa_family == AF_INET6 ? name.v6.sin6_port : name.v4.sin_port);
+    (void)address_format(&bound, s->address, sizeof s->address);
+    return 0;
+}
+
+/* As many connections as asked for, or as there can be. */
+static unsigned connections_max(unsigned wanted)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return wanted;
+    rlim_t room = limit.rlim_cur > 2 * DESCRIPTORS_ASIDE ? limit.rlim_cur - DESCRIPTORS_ASIDE
+                                                         : limit.rlim_cur / 2;
+    return room < wanted ? (unsigned)room : wanted;
+}
+
+static int start_mhd(struct server *s, const struct options *o, char **ret_sentence)
+{
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)(uintptr_t)certificate_retrieve},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    if (o->tls_cert != NULL)
+        flags |= MHD_USE_TLS;
+    else
+        tls[0].option = MHD_OPTION_END;
+    s->mhd = MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, s,
+        MHD_OPTION_LISTEN_SOCKET, s->fd, MHD_OPTION_CONNECTION_LIMIT, s->conns.n_max,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+        s, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, s,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_ARRAY,
+        tls, MHD_OPTION_END);
+    if (s->mhd == NULL)
+        return fail(ret_sentence, -EIO, "libmicrohttpd could not start");
+    return 0;
+}
+
+static int start_handles(struct server *s, char **ret_sentence)
+{
+    uv_loop_t *loop = s->gw->loop;
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->mhd, MHD_DAEMON_INFO_EPOLL_FD);
+    int rv = info != NULL ? uv_poll_init(loop, &s->poll, info->epoll_fd) : -ENOTSUP;
+    if (rv < 0)
+        return fail(ret_sentence, rv, "libmicrohttpd has no epoll: %s", uv_strerror(rv));
+    (void)uv_check_init(loop, &s->check); /* These can't fail. */
+    (void)uv_idle_init(loop, &s->idle);
+    (void)uv_timer_init(loop, &s->sweep);
+    s->poll.data = s->check.data = s->idle.data = s->sweep.data = s;
+    s->n_handles = 4;
+    (void)uv_poll_start(&s->poll, UV_READABLE, on_poll);
+    (void)uv_check_start(&s->check, on_check);
+    (void)uv_timer_start(&s->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+    return 0;
+}
+
+int server_new(struct gateway *gw, struct server **ret, char **ret_sentence)
+{
+    const struct options *o = gw->options;
+    struct server *s = xcalloc(1, sizeof *s);
+    s->gw = gw;
+    s->fd = -1;
+    conns_init(&s->conns, gw->loop, gw->metrics, connections_max(o->connections_max));
+    s->conns.on_work = on_work;
+    s->conns.arg = s;
+    int rv = listen_somewhere(s, &o->listen, ret_sentence);
+    if (rv == 0)
+        rv = start_mhd(s, o, ret_sentence);
+    if (rv == 0)
+        rv = start_handles(s, ret_sentence);
+    if (rv < 0) {
+        if (s->mhd != NULL)
+            MHD_stop_daemon(s->mhd); /* Closes the socket, too. */
+        else if (s->fd >= 0)
+            (void)close(s->fd);
+        free(s);
+        return rv;
+    }
+    *ret = s;
+    return 0;
+}
+
+const char *server_address(const struct server *s)
+{
+    return s->address;
+}
+
+unsigned server_n_connections(const struct server *s)
+{
+    return s->conns.n;
+}
+
+void server_drain(struct server *s)
+{
+    MHD_socket fd = MHD_quiesce_daemon(s->mhd);
+    if (fd != MHD_INVALID_SOCKET)
+        (void)close(fd);
+    run(s); /* What came is taken before the idle ones are closed. */
+    s->conns.draining = true;
+    conns_shut(&s->conns, PHASE_FRESH);
+    conns_shut(&s->conns, PHASE_IDLE);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct server *s = handle->data;
+    if (--s->n_handles > 0)
+        return;
+    void (*cb)(void *arg) = s->on_closed;
+    void *arg = s->arg;
+    free(s);
+    cb(arg);
+}
+
+void server_close(struct server *s, void (*cb)(void *arg), void *arg)
+{
+    s->on_closed = cb;
+    s->arg = arg;
+    for (unsigned i = 0; i < PHASES; i++) {
+        struct conn *c;
+        TAILQ_FOREACH(c, &s->conns.by_phase[i], link)
+        {
+            conn_shut(c);
+            if (!c->suspended)
+                continue;
+            call_gone(c->call);
+            if (c->suspended)
+                conn_resume(c);
+        }
+    }
+    (void)MHD_run(s->mhd); /* Nothing may be suspended when it is stopped. */
+    uv_close((uv_handle_t *)&s->poll, on_handle_closed);
+    uv_close((uv_handle_t *)&s->check, on_handle_closed);
+    uv_close((uv_handle_t *)&s->idle, on_handle_closed);
+    uv_close((uv_handle_t *)&s->sweep, on_handle_closed);
+    MHD_stop_daemon(s->mhd);
+}
