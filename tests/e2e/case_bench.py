@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """holdfast-bench: every mode runs, its output parses, and it sees no two holders."""
 # seconds: 35
+# sanitized: no
 import json
 import os
 import subprocess

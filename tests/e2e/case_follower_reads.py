@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """A read on a follower is never older than an acknowledged write, leader changes or not."""
 # seconds: 30
+# sanitized: no
 import os
 import sys
 import time

@@ -2,6 +2,7 @@
 """No thundering herd: a release wakes one waiter and costs the cluster one command and one grant,
 however many wait; and a mount that follows nothing costs it no events but those of its own session."""
 # seconds: 40
+# sanitized: no
 import fcntl
 import os
 import select

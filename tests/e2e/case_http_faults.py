@@ -2,6 +2,7 @@
 """The HTTP API under faults: no majority, kill -9 of leaders and gateways under load, stopped nodes;
 and never two holders, whether over HTTP, by flock or by O_EXCL on a mount."""
 # seconds: 45
+# sanitized: no
 import fcntl
 import os
 import random

@@ -2,6 +2,7 @@
 """The HTTP API and clients that are slow, dead, many or gone: others go on, waiting costs no thread,
 and who hangs up leaves no waiter and no hold."""
 # seconds: 40
+# sanitized: no
 import os
 import random
 import resource

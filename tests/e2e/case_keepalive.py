@@ -2,6 +2,7 @@
 """A mount that holds 10 000 flocks keeps them with one keepalive a period, as the leader counts
 them (`holdfast status --json`), and all of them are held all the time."""
 # seconds: 45
+# sanitized: no
 import errno
 import fcntl
 import os

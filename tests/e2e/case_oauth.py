@@ -2,6 +2,7 @@
 """Access tokens of a real authorization server: who gets in, what the policy lets them do, key rotation, a stolen
 owner_id, an issuer that is away, rate limits."""
 # seconds: 60
+# sanitized: no
 import base64
 import hashlib
 import hmac

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """holdfast run: locks held while a command runs, on two mounts of three nodes."""
 # seconds: 60
+# sanitized: no
 import fcntl
 import json
 import os

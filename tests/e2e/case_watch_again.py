@@ -3,6 +3,7 @@
 cluster hears of what happens in the one made anew; what the notifier's thread asks of its own mount
 never reaches the cluster."""
 # seconds: 40
+# sanitized: no
 import fcntl
 import os
 import re

@@ -2,6 +2,7 @@
 """A mount that can't reach its cluster says so by poll: first jeopardy, then the loss, before others
 are granted what it held."""
 # seconds: 60
+# sanitized: no
 import errno
 import fcntl
 import os
