@@ -95,8 +95,8 @@ static int act_renewed(struct act *a, const struct client_result *r)
     if (a->hold == NULL && a->command.verb == COMMAND_KEEP)
         a->hold = holds_add(&fs->holds, a->path, a->token, a->op.caller.uid, &a->lineage, ttl_ms,
                             r->deadline_boot_ns);
-    if (a->hold == NULL)
-        return 0; /* Not followed here: made by another daemon. */
+    if (a->hold == NULL) /* Not followed here: made by another daemon. */
+        return r->deadline_boot_ns > clock_boot_ns(clock_system()) ? 0 : ESTALE;
     if (a->hold->state != HOLD_LIVE) {
         /* We gave it up while the renewal was under way; so nobody may rely on it. */
         if (a->hold->state == HOLD_ENDED)
@@ -104,6 +104,8 @@ static int act_renewed(struct act *a, const struct client_result *r)
         return ESTALE;
     }
     holds_renewed(a->hold, r->result->stamp_ns, ttl_ms, r->deadline_boot_ns);
+    if (!hold_is_live(a->hold)) /* The answer took longer than the lease. */
+        return ESTALE;
     return a->command.verb == COMMAND_KEEP ? act_keep(a) : 0;
 }
 
@@ -137,7 +139,7 @@ static void on_result(void *arg, const struct client_result *r)
     uint32_t code = r->result->code;
     int error = errno_of_code(context_of(a), code);
     bool gone = code == WIRE_CODE_NOT_HELD || code == WIRE_CODE_NOT_OWNER;
-    if (gone && a->hold != NULL && strcmp(a->hold->at->path, a->path) != 0) {
+    if (gone && !wherever(a) && a->hold != NULL && strcmp(a->hold->at->path, a->path) != 0) {
         /* It was renamed meanwhile; and who names a path means that path. */
         holds_not_released(a->hold);
         act_done(a, error);
@@ -169,6 +171,10 @@ static void act_send(struct act *a)
     ProtobufCBinaryData paths[2] = {pack_binary(bytes_str(a->path))};
     if (has_two_paths(a) && !op_waiting(&a->op)) {
         act_done(a, EINTR);
+        return;
+    }
+    if (a->command.only != 0 && a->token != a->command.only) {
+        act_done(a, ENOENT); /* Another file than the one that was named. */
         return;
     }
     if (has_two_paths(a))
@@ -376,8 +382,10 @@ static void act_by_process(struct act *a)
 static void on_rename_interrupt(struct op *op)
 {
     struct act *a = (struct act *)op;
-    if (a->hold != NULL)
-        holds_releasing(a->hold);
+    if (a->hold == NULL || a->hold->state != HOLD_LIVE)
+        return;
+    holds_releasing(a->hold);
+    a->given_up = true;
 }
 
 void act_start(fuse_req_t req,

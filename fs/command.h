@@ -29,6 +29,7 @@ struct command {
     uint64_t mtime_ns; /* RENEW: what stat(2) is to show as mtime; 0 = the time of the renewal. */
     const char *to;    /* RENAME, LINK: the other path. */
     uint32_t kind;     /* LINK: of the new hold (enum wire_kind). */
+    uint64_t only;     /* LINK: nothing but the hold with this token; 0: whichever it is. */
 };
 
 /* Parse one write.  One trailing newline does not count.

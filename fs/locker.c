@@ -59,7 +59,8 @@ bool lock_file_releases(const struct fs *fs, const char *path, struct bytes owne
     return false;
 }
 
-struct locker *locker_find_fcntl(const struct fs *fs, const char *path, uint64_t kernel_owner)
+static struct locker *
+locker_find_fcntl(const struct fs *fs, const char *path, uint64_t kernel_owner)
 {
     struct lock_file *f = lock_file_find(fs, path);
     struct locker *l;
@@ -76,14 +77,13 @@ struct locker *locker_find_fcntl(const struct fs *fs, const char *path, uint64_t
 struct locker *locker_find(const struct handle *h, enum locker_kind kind, uint64_t kernel_owner)
 {
     struct locker *l;
-    if (kind == LOCKER_FCNTL)
-        return locker_find_fcntl(h->fs, h->inode->path, kernel_owner);
     LIST_FOREACH(l, &h->lockers, in_handle)
     {
-        if (l->kind == LOCKER_FLOCK)
+        /* (The file may have got another name since, which a lock of the session does not.) */
+        if (l->kind == kind && (kind == LOCKER_FLOCK || l->kernel_owner == kernel_owner))
             return l;
     }
-    return NULL;
+    return kind == LOCKER_FCNTL ? locker_find_fcntl(h->fs, h->inode->path, kernel_owner) : NULL;
 }
 
 static char *make_text(struct fs *fs, enum locker_kind kind)

@@ -79,13 +79,11 @@ void lock_file_unref(struct lock_file *f);
 /* Is this owner's hold on the path given up already, though the cluster may still show it? */
 bool lock_file_releases(const struct fs *fs, const char *path, struct bytes owner);
 
-/* The fcntl locker of a kernel's owner on a path; NULL: none. */
-struct locker *locker_find_fcntl(const struct fs *fs, const char *path, uint64_t kernel_owner);
-
 /* The locker for a request that comes through `h`; NULL: none yet.
  *
  * The kernel names an open file by its address, and RELEASE comes late: another open file, closed
- * already, may have had the same name.  So of flock, the handle says whose it is. */
+ * already, may have had the same name.  So of flock, the handle says whose it is; of fcntl, the
+ * path does, unless it locked through this handle: its file may have been renamed since. */
 struct locker *locker_find(const struct handle *h, enum locker_kind kind, uint64_t kernel_owner);
 
 /* Make one.  It has one reference: the file's. */

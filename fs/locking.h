@@ -32,8 +32,8 @@ struct lock_want {
 /* Begin; answers the request. */
 void locking_start(fuse_req_t req, struct handle *h, uint64_t owner, const struct lock_want *want);
 
-/* A process closed a descriptor of this path: its fcntl locks go, answered by nobody. */
-void locking_flush(struct fs *fs, const char *path, uint64_t owner);
+/* A process closed a descriptor: its fcntl locks on that file go, answered by nobody. */
+void locking_flush(const struct handle *h, uint64_t owner);
 
 /* The open file is gone, with its locks. */
 void locking_release_handle(struct handle *h);

@@ -150,9 +150,9 @@ static void drop(struct locker *l)
     locker_unref(l);
 }
 
-void locking_flush(struct fs *fs, const char *path, uint64_t owner)
+void locking_flush(const struct handle *h, uint64_t owner)
 {
-    struct locker *l = locker_find_fcntl(fs, path, owner);
+    struct locker *l = locker_find(h, LOCKER_FCNTL, owner);
     if (l != NULL)
         drop(l);
 }

@@ -22,7 +22,8 @@ struct dir_op {
     struct op op;
     char *path; /* Owned. */
     enum errno_context context;
-    bool attr_only;         /* The answer is attributes, not an entry. */
+    fuse_ino_t number;      /* SETATTR: of the directory; its attributes are the answer, not an
+                               entry.  0: not so. */
     uint64_t asked_mono_ns; /* When it was asked what stands there now. */
 };
 
@@ -39,7 +40,7 @@ static void dir_reply(struct dir_op *d, const struct fuse_entry_param *entry, st
 {
     struct fs *fs = d->op.fs;
     fuse_req_t request = op_take(&d->op);
-    if (request != NULL && d->attr_only) {
+    if (request != NULL && d->number != 0) {
         (void)fuse_reply_attr(request, &entry->attr, entry->attr_timeout);
     } else if (request != NULL) {
         inode->n_lookups++;
@@ -61,7 +62,9 @@ static void on_dir_shown(void *arg, const struct client_reply *reply)
         dir_done(d, error);
         return;
     }
-    if (attr_entry(fs, d->path, node, d->asked_mono_ns, &entry, &inode) < 0) {
+    bool other = node->type != WIRE_NODE_DIRECTORY ||
+                 (d->number != 0 && inode_directory_number(node->directory_id) != d->number);
+    if (other || attr_entry(fs, d->path, node, d->asked_mono_ns, &entry, &inode) < 0) {
         dir_done(d, ENOENT); /* Removed again meanwhile. */
         return;
     }
@@ -89,13 +92,14 @@ static void on_dir_changed(void *arg, const struct client_result *r)
 }
 
 /* `path`: taken over. */
-static void dir_start(fuse_req_t req, char *path, Hf__Command *command, enum errno_context context)
+static void dir_start(
+    fuse_req_t req, char *path, Hf__Command *command, enum errno_context context, fuse_ino_t number)
 {
     struct dir_op *d = xcalloc(1, sizeof *d);
     ProtobufCBinaryData target = pack_binary(bytes_str(path));
     d->path = path;
     d->context = context;
-    d->attr_only = context == ERRNO_DIRECTORY;
+    d->number = number;
     op_init(&d->op, req, NULL);
     command->paths = &target;
     command->n_paths = 1;
@@ -139,14 +143,14 @@ void ops_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
     command.uid = caller->uid;
     command.gid = inherits ? directory->gid : caller->gid;
     command.perm = ((uint32_t)mode & 07777u) | (inherits ? (uint32_t)S_ISGID : 0);
-    dir_start(req, path, &command, ERRNO_MKDIR);
+    dir_start(req, path, &command, ERRNO_MKDIR, 0);
 }
 
 static void rmdir_directory(fuse_req_t req, const char *path)
 {
     Hf__Command command = HF__COMMAND__INIT;
     command.op = WIRE_OP_RMDIR;
-    dir_start(req, xstrdup(path), &command, ERRNO_RMDIR);
+    dir_start(req, xstrdup(path), &command, ERRNO_RMDIR, 0);
 }
 
 static void on_lock_removed(struct act *a, int error)
@@ -197,8 +201,9 @@ void ops_setattr_dir(fuse_req_t req, struct inode *inode, const struct stat *att
         return;
     }
     command.op = WIRE_OP_SETATTR;
+    command.token = inode->id; /* That the kernel judged, not its successor of the same name. */
     command.uid = (to_set & FUSE_SET_ATTR_UID) != 0 ? attr->st_uid : UINT32_MAX;
     command.gid = (to_set & FUSE_SET_ATTR_GID) != 0 ? attr->st_gid : UINT32_MAX;
     command.perm = (to_set & FUSE_SET_ATTR_MODE) != 0 ? attr->st_mode & 07777u : UINT32_MAX;
-    dir_start(req, xstrdup(inode->path), &command, ERRNO_DIRECTORY);
+    dir_start(req, xstrdup(inode->path), &command, ERRNO_DIRECTORY, inode->number);
 }

@@ -96,6 +96,7 @@ void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char 
         return;
     }
     command.to = path;
+    command.only = inode->id;
     command.kind = inode->type == S_IFLNK ? WIRE_KIND_SYMLINK : WIRE_KIND_EXCL;
     act_start(req, inode->path, NULL, &command, new_parent, on_linked);
     free(path);

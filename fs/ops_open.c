@@ -92,7 +92,7 @@ void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
     if (op_fs(req)->lock_files != NULL)
-        locking_flush(op_fs(req), handle_of(fi)->inode->path, fi->lock_owner);
+        locking_flush(handle_of(fi), fi->lock_owner);
     (void)fuse_reply_err(req, 0);
 }
 

@@ -186,6 +186,8 @@ static void on_event(struct follower *f, const Hf__Event *e)
     } else if (own && e->type == WIRE_EFFECT_ENDED) {
         p->wanted = false;
         wake(p); /* Perhaps it is lost. */
+    } else if (own && e->type == WIRE_EFFECT_RENAMED) {
+        wake(p); /* Who asks again is told what happens to its new name. */
     } else if (!own && is_change(e->type) && e->index > h->seen_index) {
         p->changed = true;
         p->event_index = e->index;

@@ -256,6 +256,8 @@ static void readdir_continue(struct readdir *r)
         }
         if (index + 1 == d->n_pages)
             add_page(d, first + d->n_entries, d->entries[d->n_entries - 1].name);
+        else if (r->off < d->pages[index + 1].first) /* It was longer when it was read before. */
+            r->off = d->pages[index + 1].first;
     }
 }
 

@@ -31,17 +31,27 @@ static int outcome(const struct act *a)
     }
 }
 
+/* Is it held still, as far as we may say?  Else somebody else may have got the new name before its
+ * caller hears that it is his. */
+static bool is_held(const struct act *a)
+{
+    return a->result->deadline_boot_ns > clock_boot_ns(clock_system()) &&
+           (a->hold == NULL || a->hold->state == HOLD_RELEASING || hold_is_live(a->hold));
+}
+
 static void on_renamed(struct act *a, int error)
 {
     struct fs *fs = a->op.fs;
     int done = outcome(a);
     if (done > 0)
         moved(fs, a->token, bytes_str(a->to), a->result->result->index, false);
-    if (done != 0 && (done < 0 || !op_waiting(&a->op))) {
+    bool late = done > 0 && !is_held(a);
+    if (done < 0 || late || (done > 0 && !op_waiting(&a->op)))
         ask_release(fs, a->path, a->token); /* Wherever it stands now. */
-    } else if (done == 0 && a->hold != NULL) {
+    else if (done == 0 && a->given_up)
         holds_not_released(a->hold);
-    }
+    if (late)
+        error = ESTALE;
     op_reply_errno(&a->op, error);
 }
 

@@ -108,6 +108,8 @@ enum lock_code op_setattr(struct op *o)
     if (!n->is_directory)
         return LOCK_NOT_DIR;
     struct directory *d = n->directory;
+    if (c->token != 0 && c->token != d->id)
+        return LOCK_NOT_FOUND; /* Another one than its caller was allowed to change. */
     digest_directory(t, n, false);
     d->uid = c->uid == UINT32_MAX ? d->uid : c->uid;
     d->gid = c->gid == UINT32_MAX ? d->gid : c->gid;

@@ -162,7 +162,8 @@ struct lock_command {
     struct bytes owner;  /* Whose hold: cluster-wide name space, so it must be made unique by its
                             maker (the mount puts its session in). Empty where token != 0. */
     uint64_t token;      /* RENEW, RELEASE, CONVERT, NOTE, LINK, RENAME: act on exactly this hold,
-                            whoever asks (0: on the owner's); BREAK: required. */
+                            whoever asks (0: on the owner's); BREAK: required.  SETATTR: id of
+                            the directory (0: whichever stands there). */
     enum lock_mode mode; /* ACQUIRE, CONVERT. */
     uint32_t limit; /* ACQUIRE: 0, or a semaphore's: at most so many hold each path. Then mode is
                        exclusive, the range whole, and kind neither POSIX nor OFD. */

@@ -295,11 +295,14 @@ def not_told(a, trigger):
         agent.run(f"fd = os.open({a.path(name)!r}, 194); os.write(fd, b'renew 60s')")
     for name in ("i", "j"):
         agents[name].run("import signal; signal.signal(signal.SIGINT, lambda *_: None)")
+    late = Agent()
+    late.run(f"fd = os.open({a.path('r')!r}, 194); os.write(fd, b'renew 2500ms')")
     with open(trigger, "w", encoding="utf-8"):
         pass
     for name, what in (("q", "rename"), ("i", "rename"), ("l", "link"), ("j", "link")):
         agents[name].start(f"os.{what}({a.path(name)!r}, {a.path(name + '2')!r})")
     time.sleep(1)
+    late.start(f"os.rename({a.path('r')!r}, {a.path('r2')!r})")
     for name in ("i", "j"):
         os.kill(agents[name].process.pid, signal.SIGINT)
         equal(agents[name].answer(), "EINTR", "the interrupted call")
@@ -310,7 +313,10 @@ def not_told(a, trigger):
     agents["q"].run("os.read(fd, 1)", "ESTALE")
     agents["l"].run("os.fsync(fd)")  # By its own clock it is held.
     os.unlink(trigger)
-    for name in ("q", "q2", "i", "i2", "l2", "j2"):
+    equal(late.answer(), "ESTALE", "a rename that was done, but told when the lease was over")
+    late.run("os.fsync(fd)", "ESTALE")
+    late.close()
+    for name in ("q", "q2", "i", "i2", "l2", "j2", "r", "r2"):
         wait_for(f"{name} to be free", 15, lambda name=name: free(a, name))
     for name in ("l", "j"):
         agents[name].run("os.write(fd, b'renew')")

@@ -207,6 +207,8 @@ static void directory(struct generator *g, struct lock_command *c)
     c->uid = (uint32_t)below(g, 5);
     c->gid = (uint32_t)below(g, 5);
     c->perm = 0700 + (uint32_t)below(g, 64);
+    if (c->op == LOCK_OP_SETATTR && chance(g, 30))
+        c->token = 1 + below(g, 40);
     if (c->op == LOCK_OP_SETATTR && chance(g, 40))
         c->uid = UINT32_MAX;
     if (c->op == LOCK_OP_SETATTR && chance(g, 40))

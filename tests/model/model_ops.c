@@ -334,6 +334,8 @@ static int set_attributes(struct model *m, struct m_session *s, const struct loc
         return LOCK_NOT_FOUND;
     if (!n->directory)
         return LOCK_NOT_DIR;
+    if (c->token != 0 && c->token != n->id)
+        return LOCK_NOT_FOUND;
     n->uid = c->uid != UINT32_MAX ? c->uid : n->uid;
     n->gid = c->gid != UINT32_MAX ? c->gid : n->gid;
     n->perm = c->perm != UINT32_MAX ? c->perm : n->perm;

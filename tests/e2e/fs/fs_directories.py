@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 
 from mountlib import NOBODY, Mount, Node, acquire, fails, in_child, take
@@ -38,6 +39,43 @@ def test_life(m):
     os.mkdir(d)
     assert os.stat(d).st_ino != st.st_ino
     os.rmdir(d)
+
+
+def test_removed(m):
+    """Who has a removed directory open changes nothing of the one that has its name now."""
+    d = m.path("removed")
+    os.chmod(m.dir, 0o1777)
+
+    def stranger():
+        os.mkdir(d, 0o700)
+        return os.open(d, os.O_RDONLY | os.O_DIRECTORY)
+
+    def act():
+        fd = stranger()
+        os.rmdir(d)
+        os.write(told, b"x")
+        os.read(go, 1)
+        for refused in (lambda: os.fchmod(fd, 0o777), lambda: os.open("x", os.O_CREAT | os.O_EXCL, dir_fd=fd)):
+            with fails("ENOENT"):
+                refused()
+
+    is_told, told = os.pipe()
+    go, say_go = os.pipe()
+
+    def ours():
+        os.read(is_told, 1)
+        os.mkdir(d, 0o700)
+        os.write(say_go, b"x")
+
+    thread = threading.Thread(target=ours)
+    thread.start()
+    in_child(act, NOBODY)
+    thread.join()
+    st = os.stat(d)
+    assert (st.st_mode, st.st_uid) == (0o40700, 0), oct(st.st_mode)
+    os.rmdir(d)
+    for fd in (is_told, told, go, say_go):
+        os.close(fd)
 
 
 def test_default_caching(_m):

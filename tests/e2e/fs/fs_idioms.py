@@ -1,9 +1,13 @@
 """mkdir NAME.lock, symlink, link, rename: the other habits of locking by files."""
 import ctypes
+import errno
+import fcntl
 import os
+import select
 import shutil
 import stat
 import subprocess
+import threading
 import time
 
 from mountlib import NOBODY, Helper, acquire, fails, in_child, say, show, take
@@ -410,7 +414,6 @@ def test_rename_linked(m):
 
 
 def test_flock_and_rename(m):
-    import fcntl  # pylint: disable=import-outside-toplevel
     p, q = m.path("fl"), m.path("fl2")
     fd = os.open(p, os.O_CREAT | os.O_RDWR)
     fcntl.flock(fd, fcntl.LOCK_EX)
@@ -432,6 +435,81 @@ def test_flock_and_rename(m):
     for f in (fd, fd2, fd3):
         os.close(f)
     os.unlink(q)
+
+
+def test_waiter_and_rename(m):
+    """Another process waits by fcntl through the inherited descriptor: it gets the name that it asked for, and gives
+    it back by its close though the file has got another name."""
+    p, q = m.path("w1"), m.path("w2")
+    fd = acquire(p)
+    fcntl.lockf(fd, fcntl.LOCK_EX)  # Relies on the lease.
+    begin, go = os.pipe()
+    is_told, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX)
+            os.write(told, b"x")
+            os.read(begin, 1)
+            os.close(fd)
+            os.write(told, b"x")
+            os.read(begin, 1)
+            status = 0
+        finally:
+            os._exit(status)
+    time.sleep(0.3)
+    os.rename(p, q)
+    os.read(is_told, 1)
+    other = os.open(p, os.O_CREAT | os.O_RDWR)
+    with fails("EAGAIN", "EACCES"):
+        fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.write(go, b"x")
+    os.read(is_told, 1)
+    fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.write(go, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    for f in (other, fd, begin, go, is_told, told):
+        os.close(f)
+    os.unlink(q)
+
+
+def test_poll_and_rename(m):
+    """Who polls a lease hears that it is wanted under its new name."""
+    p, q = m.path("p1"), m.path("p2")
+    fd = acquire(p)
+    waiter = []
+
+    def rename():
+        time.sleep(0.3)
+        os.rename(p, q)
+        waiter.append(subprocess.Popen(["flock", q, "true"]))
+
+    thread = threading.Thread(target=rename)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    assert poll.poll(0) == []
+    thread.start()
+    assert poll.poll(20000) == [(fd, select.POLLIN)]
+    thread.join()
+    os.unlink(q)
+    assert waiter[0].wait(20) == 0
+    os.close(fd)
+
+
+def test_link_of_a_successor(m):
+    """An open file whose lease is over is not the one that has its name now."""
+    tmp, lock = m.path("s.tmp"), m.path("s.lock")
+    fd = acquire(tmp)
+    os.write(fd, b"release\n")
+    take(tmp)
+    assert LIBC.linkat(-100, b"/proc/self/fd/%d" % fd, -100, os.fsencode(lock), 0x400) < 0  # AT_SYMLINK_FOLLOW
+    assert ctypes.get_errno() == errno.ENOENT
+    with fails("ENOENT"):
+        os.stat(lock)
+    assert os.stat(tmp).st_nlink == 1
+    os.unlink(tmp)
+    os.close(fd)
 
 
 def test_shell(m):
