@@ -37,6 +37,7 @@ struct inode {
     off_t size;             /* HOLD: bytes of a symbolic link's text. */
     uint64_t asked_mono_ns; /* DIRECTORY: when the cluster was asked for the above; 0: ask again. */
     bool ended;             /* HOLD: the cluster says that the hold is over. */
+    bool unlinked;          /* HOLD: a program removed the name, by unlink(2) or rmdir(2) here. */
     struct inode *parent;   /* The directory it was found in, with a reference; or NULL. */
     unsigned n_open;        /* Open files of it, as far as the kernel has not closed them. */
     uint64_t known_ms;      /* Loop time at which watchers.c took it for a candidate; 0: not now. */

@@ -130,7 +130,7 @@ void replay_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
     const struct notice *n = notifier_current(fs->notifier);
     bool is = n != NULL && n->type == NOTICE_DELETED && names(fs, parent, name, n->path);
     if (is) {
-        watchers_unlinked(fs, n->number);
+        watchers_replayed(fs, n->number);
         inode_entries_changed(&fs->inodes, parent);
     }
     (void)fuse_reply_err(req, is ? 0 : EIO);

@@ -134,14 +134,30 @@ void watchers_free(struct watchers *w)
 
 /* ---- What the kernel knows ---- */
 
-static bool is_gone(const struct watchers *w, uint64_t number)
+static bool is_remembered(const struct watchers *w, uint64_t number)
 {
     struct gone *g;
     HASH_FIND(hh, w->gone, &number, sizeof number, g);
     return g != NULL;
 }
 
+static bool is_gone(const struct watchers *w, uint64_t number)
+{
+    const struct inode *i = inode_get(&w->fs->inodes, number);
+    return (i != NULL && i->unlinked) || is_remembered(w, number);
+}
+
 void watchers_unlinked(struct fs *fs, uint64_t number)
+{
+    struct inode *i = inode_get(&fs->inodes, number);
+    if (i != NULL && i->kind == INODE_HOLD)
+        i->unlinked = true;
+    /* Of a file that the kernel forgets nobody is told but with dirwatch. */
+    if (fs->options->dirwatch || fs->watchers->watched != NULL)
+        watchers_replayed(fs, number);
+}
+
+void watchers_replayed(struct fs *fs, uint64_t number)
 {
     struct watchers *w = fs->watchers;
     struct watched *one;
@@ -149,7 +165,7 @@ void watchers_unlinked(struct fs *fs, uint64_t number)
     HASH_FIND(hh, w->watched, &number, sizeof number, one);
     if (one != NULL)
         unwatch(w, one);
-    if ((number & INODE_HOLD_BIT) == 0 || is_gone(w, number))
+    if ((number & INODE_HOLD_BIT) == 0 || is_remembered(w, number))
         return; /* The file of a path with session locks may come again. */
     if (w->n_gone++ >= GONE_MAX)
         HASH_DEL(w->gone, g);
@@ -358,6 +374,8 @@ void watchers_known(struct fs *fs, struct inode *inode)
     struct watchers *w = fs->watchers;
     if (w->closed || inode->known_ms != 0 || inode->kind == INODE_DIRECTORY || inode->n_open > 0)
         return;
+    if (inode->kind == INODE_HOLD && !inode->ended && !needs_news(fs, inode))
+        return; /* Our own hold: its end will be known, whatever it is. */
     inode->known_ms = uv_now(fs->loop);
     (void)add_candidate(w, inode->number, NULL, 0);
 }

@@ -36,8 +36,10 @@ void watchers_known(struct fs *fs, struct inode *inode);
 /* An event of our own session. */
 void watchers_on_own_event(struct fs *fs, const Hf__Event *event);
 
-/* The kernel has removed the name of this hold's file (inode number) itself. */
+/* The kernel has removed the name of this hold's file (inode number): for a program that asked for
+ * it, or since the notifier replayed it. */
 void watchers_unlinked(struct fs *fs, uint64_t number);
+void watchers_replayed(struct fs *fs, uint64_t number);
 
 /* A notice was given. */
 void watchers_on_done(void *fs, const struct notice *n);
