@@ -341,8 +341,9 @@ static int start_parts(struct node *n, const struct node_member *own, char **ret
     const struct store_loaded *loaded;
     struct replica_entry first = {0};
     int rv = node_reload_tls(n, ret_sentence);
-    if (rv == 0)
-        rv = open_store(n, &loaded, ret_sentence);
+    if (rv < 0)
+        return rv;
+    rv = open_store(n, &loaded, ret_sentence);
     if (rv < 0)
         return rv;
     struct store_loaded found = *loaded;
