@@ -53,14 +53,14 @@ static uint64_t now_ms(void)
     return clock_mono_ns(clock_system()) / NS_PER_MS;
 }
 
-/* One turn of the loop; sleeps until it, or `fd` (-1 = none), has something. */
-static void turn(struct net *n, int fd)
+/* One turn of the loop; sleeps until it, or `fd` (-1 = none), has something, at most `max_ms`. */
+static void turn(struct net *n, int fd, int max_ms)
 {
     struct pollfd fds[2] = {{.fd = uv_backend_fd(&n->loop), .events = POLLIN},
                             {.fd = fd, .events = POLLIN}};
     int timeout = uv_backend_timeout(&n->loop);
-    (void)poll(fds, 2, timeout < 0 || timeout > 20 ? 20 : timeout); /* The loop looks itself. */
-    (void)uv_run(&n->loop, UV_RUN_NOWAIT);                          /* Whether more is to come. */
+    (void)poll(fds, 2, timeout < 0 || timeout > max_ms ? max_ms : timeout); /* The loop looks */
+    (void)uv_run(&n->loop, UV_RUN_NOWAIT); /* itself whether more is to come. */
 }
 
 bool net_run(struct net *n, bool (*until)(void *arg), void *arg, unsigned ms)
@@ -69,7 +69,7 @@ bool net_run(struct net *n, bool (*until)(void *arg), void *arg, unsigned ms)
     while (!until(arg)) {
         if (now_ms() > end_ms)
             return false;
-        turn(n, -1);
+        turn(n, -1, ms < 20 ? (int)ms : 20);
     }
     return true;
 }
@@ -162,7 +162,7 @@ raw_receive(struct net *n, struct raw *r, const ProtobufCMessageDescriptor *desc
         if (closed)
             return NULL;
         assert_true(now_ms() < end_ms);
-        turn(n, r->fd);
+        turn(n, r->fd, 20);
         closed = raw_read(r) < 0;
     }
 }
@@ -173,7 +173,7 @@ bool raw_is_closed(struct net *n, struct raw *r)
     while (now_ms() < end_ms) {
         if (raw_read(r) < 0)
             return true;
-        turn(n, r->fd);
+        turn(n, r->fd, 20);
     }
     return false;
 }
