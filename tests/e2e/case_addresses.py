@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """IPv6 and names as addresses; plain TCP beyond loopback is refused unless told."""
 # seconds: 8
+# sanitized: no
 import os
 import socket
 import sys

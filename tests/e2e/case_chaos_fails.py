@@ -2,6 +2,7 @@
 """The chaos test can fail: with two mounts of two clusters that know nothing of each other, the
 workers must find two holders, and tokens that don't increase."""
 # seconds: 8
+# sanitized: no
 import os
 import signal
 import sys

@@ -2,6 +2,7 @@
 """All nodes down and up again: every lease is kept, and none ends early, for cluster time stands
 still while there is no leader."""
 # seconds: 20
+# sanitized: no
 import os
 import signal
 import sys

@@ -597,6 +597,8 @@ def nothing_left(bench):
 
 
 def main(t):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # nohup and background jobs ignore them.
     t.need_root()
     t.need_fuse()
     bench = Bench(t)

@@ -2,6 +2,7 @@
 """Many processes take and drop locks in a directory that is watched with dirwatch, and the mounts go
 in every way in which a mount can go: nobody hangs, nobody gets a wrong errno, no event comes twice."""
 # seconds: 60
+# sanitized: no
 import contextlib
 import errno
 import mmap
