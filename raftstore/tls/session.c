@@ -6,6 +6,7 @@
 
 #define PRIORITIES  "NORMAL:-VERS-ALL:+VERS-TLS1.3"
 #define ALPN        "holdfast/1"
+#define UPDATES_MAX 16u                  /* Records without data that one call takes. */
 #define PLAIN_BYTES (16u * 1024u + 512u) /* Of one record, at most. */
 
 struct tls_session {
@@ -14,6 +15,7 @@ struct tls_session {
     struct bytes in; /* Not yet taken by GnuTLS; the caller's of tls_input(). */
     struct buf out;
     struct identity peer;
+    bool starved; /* GnuTLS wanted more than there was. */
     bool open;
     bool over;
     char error[200];
@@ -24,6 +26,7 @@ static ssize_t pull(gnutls_transport_ptr_t ptr, void *to, size_t size)
     struct tls_session *s = ptr;
     size_t n = size < s->in.size ? size : s->in.size;
     if (n == 0) {
+        s->starved = true;
         gnutls_transport_set_errno(s->gnutls, EAGAIN);
         return -1;
     }
@@ -160,6 +163,7 @@ static int over(struct tls_session *s, int error)
 int tls_input(struct tls_session *s, struct bytes wire, struct buf *plain)
 {
     int rv = 0;
+    unsigned n_updates = 0;
     if (s->over)
         return -EPROTO;
     s->in = wire;
@@ -174,9 +178,13 @@ int tls_input(struct tls_session *s, struct bytes wire, struct buf *plain)
     }
     for (;;) {
         uint8_t *to = buf_reserve(plain, PLAIN_BYTES);
+        s->starved = false;
         ssize_t n = gnutls_record_recv(s->gnutls, to, PLAIN_BYTES);
-        if (n == GNUTLS_E_AGAIN)
+        if (n == GNUTLS_E_AGAIN && s->starved)
             return 0;
+        /* A record without data, such as new keys: what stands behind it is still to come. */
+        if (n == GNUTLS_E_AGAIN && n_updates++ == UPDATES_MAX)
+            return over(s, GNUTLS_E_UNEXPECTED_PACKET);
         if (n == 0) {
             note(s, "the other side closed the session", "");
             return -EPIPE;

@@ -185,13 +185,17 @@ struct stranger {
     gnutls_certificate_credentials_t credentials;
     struct tls_session *server;
     struct buf plain;
+    struct buf held; /* While `holding`: what it would send. */
+    bool holding;
     int status;
 };
 
 static ssize_t stranger_push(gnutls_transport_ptr_t ptr, const void *data, size_t size)
 {
     struct stranger *x = ptr;
-    if (x->status == 0)
+    if (x->holding)
+        buf_add(&x->held, data, size);
+    else if (x->status == 0)
         x->status = tls_input(x->server, bytes_of(data, size), &x->plain);
     return (ssize_t)size;
 }
@@ -208,6 +212,53 @@ static ssize_t stranger_pull(gnutls_transport_ptr_t ptr, void *data, size_t size
     memcpy(data, wire->data, n);
     buf_consume(wire, n);
     return (ssize_t)n;
+}
+
+/* New keys (which GnuTLS makes by itself after 2^24 records) with data before and behind them. */
+static void test_key_update(void **state)
+{
+    struct stranger x = {0};
+    struct tls_context *c = load("node1");
+    gnutls_datum_t name = {(unsigned char *)(uintptr_t) "holdfast/1", 10};
+    (void)state;
+    x.server = tls_session_new(c, TLS_SERVER);
+    tls_context_unref(c);
+    gnutls_certificate_allocate_credentials(&x.credentials);
+    assert_true(gnutls_certificate_set_x509_key_file(x.credentials, at("mount/tls.crt"),
+                                                     at("mount/tls.key"),
+                                                     GNUTLS_X509_FMT_PEM) >= 0);
+    gnutls_init(&x.gnutls, GNUTLS_CLIENT | GNUTLS_NONBLOCK);
+    gnutls_priority_set_direct(x.gnutls, "NORMAL", NULL);
+    gnutls_credentials_set(x.gnutls, GNUTLS_CRD_CERTIFICATE, x.credentials);
+    gnutls_alpn_set_protocols(x.gnutls, &name, 1, 0);
+    gnutls_transport_set_ptr(x.gnutls, &x);
+    gnutls_transport_set_push_function(x.gnutls, stranger_push);
+    gnutls_transport_set_pull_function(x.gnutls, stranger_pull);
+    for (int i = 0; i < 20 && gnutls_handshake(x.gnutls) != 0; i++)
+        ;
+    assert_true(tls_session_open(x.server));
+    x.holding = true;
+    for (int round = 0; round < 3; round++) {
+        x.held.size = x.plain.size = 0;
+        assert_int_equal(gnutls_record_send(x.gnutls, "one", 3), 3);
+        assert_int_equal(gnutls_session_key_update(x.gnutls, round == 1 ? GNUTLS_KU_PEER : 0), 0);
+        assert_int_equal(gnutls_record_send(x.gnutls, "two", 3), 3);
+        assert_int_equal(gnutls_session_key_update(x.gnutls, 0), 0);
+        assert_int_equal(gnutls_record_send(x.gnutls, "three", 5), 5);
+        assert_int_equal(tls_input(x.server, bytes_of(x.held.data, x.held.size), &x.plain), 0);
+        assert_int_equal(x.plain.size, 11);
+        assert_memory_equal(x.plain.data, "onetwothree", 11);
+    }
+    /* A flood of them is no way to keep us busy. */
+    x.held.size = 0;
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(gnutls_session_key_update(x.gnutls, 0), 0);
+    assert_int_equal(tls_input(x.server, bytes_of(x.held.data, x.held.size), &x.plain), -EPROTO);
+    gnutls_deinit(x.gnutls);
+    gnutls_certificate_free_credentials(x.credentials);
+    tls_session_free(x.server);
+    buf_deinit(&x.plain);
+    buf_deinit(&x.held);
 }
 
 static int stranger_try(const char *priorities, const char *alpn)
@@ -326,9 +377,10 @@ static void test_identity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_identity),  cmocka_unit_test(test_files),
-        cmocka_unit_test(test_data),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_strangers), cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_identity),   cmocka_unit_test(test_files),
+        cmocka_unit_test(test_data),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_strangers),  cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_key_update),
     };
     return cmocka_run_group_tests_name("tls", tests, setup, teardown);
 }
