@@ -104,8 +104,10 @@ void gateway_reload(struct gateway *gw)
     if (gw->draining)
         return;
     guard_reload(gw->guard);
-    if (gw->options->tls_cert != NULL)
-        reloaded(gw->options->tls_cert, load_certificate(gw, &sentence), sentence);
+    if (gw->options->tls_cert != NULL) {
+        int rv = load_certificate(gw, &sentence);
+        reloaded(gw->options->tls_cert, rv, sentence);
+    }
     if (gw->options->cluster_tls == NULL)
         return;
     sentence = NULL;

@@ -107,6 +107,8 @@ def tls(t, c):
         f.write("nonsense")
     g.process.signal(signal.SIGHUP)
     wait_for("it to be refused", 10, lambda: "the certificate stays as it was" in g.process.text())
+    told = next(x for x in g.process.text().splitlines() if "stays as it was" in x)
+    check(pair[0] in told, f"the line doesn't say what is wrong with which file: {told}")
     equal(presented(), "second", "the certificate behind a bad one")
     big = g.get("/locks/tls/x", headers={"Authorization": "Bearer " + "x" * 16000})
     equal(big.status, 200, "a head of 16 kB")
