@@ -5,6 +5,7 @@
 #include "fs/errno_table.h"
 #include "fs/fs.h"
 #include "fs/host.h"
+#include "raftstore/base/clock.h"
 #include "raftstore/base/log.h"
 #include "raftstore/node/node.h"
 #include "raftstore/wire/codes.h"
@@ -117,14 +118,54 @@ static void daemon_stop(struct daemon *d)
         on_client_closed(d);
 }
 
+static char *sentence_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static char *sentence_of(const char *format, ...)
+{
+    struct buf text = BUF_INIT;
+    va_list args;
+    va_start(args, format);
+    buf_vprintf(&text, format, args);
+    va_end(args);
+    buf_add(&text, "", 1);
+    return (char *)text.data;
+}
+
+/* The cluster would refuse a mount that is not the one which its certificate names. */
+static int check_tls(const struct daemon *d, const struct tls_context *tls, char **ret_sentence)
+{
+    const struct identity *own = tls_context_identity(tls);
+    const char *asked = d->config->options->host;
+    const struct identity *before = d->tls != NULL ? tls_context_identity(d->tls) : NULL;
+    if (before != NULL && (before->kind != own->kind || strcmp(before->name, own->name) != 0)) {
+        *ret_sentence = sentence_of("%s/tls.crt is that of %s/%s now; this mount began as %s/%s",
+                                    d->config->tls, identity_kind_name(own->kind), own->name,
+                                    identity_kind_name(before->kind), before->name);
+        return -EINVAL;
+    }
+    if (asked != NULL && own->kind == IDENTITY_MOUNT && strcmp(asked, own->name) != 0) {
+        *ret_sentence = sentence_of("%s/tls.crt is that of mount/%s; it can't speak for host=%s",
+                                    d->config->tls, own->name, asked);
+        return -EINVAL;
+    }
+    return tls_context_check_time(tls, (int64_t)(clock_wall_ns(clock_system()) / NS_PER_S),
+                                  ret_sentence);
+}
+
 /* Load the certificates.  Return: 0, or negative errno with a sentence. */
 static int load_tls(struct daemon *d, char **ret_sentence)
 {
     struct tls_context *tls = NULL;
     *ret_sentence = NULL;
-    int r = d->config->tls != NULL ? tls_context_load(d->config->tls, &tls, ret_sentence) : 0;
-    if (r < 0)
+    if (d->config->tls == NULL)
+        return 0;
+    int r = tls_context_load(d->config->tls, &tls, ret_sentence);
+    if (r == 0)
+        r = check_tls(d, tls, ret_sentence);
+    if (r < 0) {
+        tls_context_unref(tls);
         return r;
+    }
     tls_context_unref(d->tls);
     d->tls = tls;
     return 0;
@@ -382,6 +423,7 @@ int daemon_run(const struct daemon_config *config)
         return DAEMON_EXIT_MOUNT;
     }
     if (start(&d) < 0) {
+        tls_context_unref(d.tls);
         tell(&d, "the event loop did not start");
         return DAEMON_EXIT_MOUNT;
     }

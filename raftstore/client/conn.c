@@ -276,6 +276,15 @@ static void tls_read(struct client_conn *k, size_t n)
         lose(k, UV_EPROTO, tls_session_error(k->tls));
 }
 
+/* A node that speaks TLS answers our hello in the clear with an alert (RFC 8446, 5.1), which looks
+ * like the beginning of a long frame, and closes.  Return: NULL: that's not how it is. */
+static const char *wants_tls(const struct client_conn *k)
+{
+    bool alert =
+        !k->ready && k->tls == NULL && k->in.size >= 2 && k->in.data[0] == 21 && k->in.data[1] == 3;
+    return alert ? "it speaks TLS: certificates are needed (tls=DIR of a mount, --tls DIR)" : NULL;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     struct client_conn *k = stream->data;
@@ -286,7 +295,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     if (k->closed)
         return;
     if (n < 0) {
-        lose(k, (int)n, n == UV_EOF ? "it closed the connection" : NULL);
+        const char *why = wants_tls(k);
+        lose(k, (int)n, why != NULL ? why : n == UV_EOF ? "it closed the connection" : NULL);
         return;
     }
     k->heard_mono_ns = clock_mono_ns(k->config.clock);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define GRACE_MS           500 /* A new connection is not closed to make room for others. */
 #define EVENTS_FRAME_BYTES (256u * 1024u) /* Gathered events are sealed at this size. */
 
 static void requests_orphan(struct conn *c)
@@ -165,6 +166,14 @@ static void refuse_full(struct listener *l)
     LOG_WARN("too many client connections, more are refused", "max=%u", l->config.connections_max);
 }
 
+/* Who says nothing must not keep clients out: the oldest of them goes, if it had its time. */
+static void make_room(struct listener *l)
+{
+    struct conn *oldest = TAILQ_FIRST(&l->fresh);
+    if (oldest != NULL && uv_now(l->config.hub->loop) - oldest->begin_ms > GRACE_MS)
+        conn_close(oldest);
+}
+
 static void listener_connection(uv_stream_t *server, int status)
 {
     struct listener *l = server->data;
@@ -177,6 +186,8 @@ static void listener_connection(uv_stream_t *server, int status)
         stream_close(s);
         return;
     }
+    if (l->n_conns >= l->config.connections_max)
+        make_room(l);
     if (l->n_conns >= l->config.connections_max) {
         refuse_full(l);
         stream_close(s);

@@ -139,6 +139,7 @@ static void on_sweep(uv_timer_t *timer)
 {
     struct node *n = timer->data;
     listener_sweep(n->listener);
+    node_tls_sweep(n);
     events_trim(n->events, uv_now(n->config.loop));
     if (!node_is_alive(n))
         return;
@@ -340,7 +341,7 @@ static int start_parts(struct node *n, const struct node_member *own, char **ret
 {
     const struct store_loaded *loaded;
     struct replica_entry first = {0};
-    int rv = node_reload_tls(n, ret_sentence);
+    int rv = node_load_tls(n, ret_sentence);
     if (rv < 0)
         return rv;
     rv = open_store(n, &loaded, ret_sentence);
@@ -408,30 +409,6 @@ static struct node *node_new(const struct node_config *config, const struct node
     n->listener = listener_new(&listener);
     n->n_open++;
     return n;
-}
-
-int node_reload_tls(struct node *n, char **ret_sentence)
-{
-    struct tls_context *tls = NULL;
-    *ret_sentence = NULL;
-    if (n->config.tls == NULL)
-        return 0;
-    int rv = tls_context_load(n->config.tls, &tls, ret_sentence);
-    if (rv < 0)
-        return rv;
-    const struct identity *own = tls_context_identity(tls);
-    if (own->kind == IDENTITY_NODE && own->node_id == n->config.id) {
-        stream_hub_set_tls(&n->hub, tls);
-        LOG_INFO("certificate loaded", "node=%llu expires=%lld", (unsigned long long)own->node_id,
-                 (long long)tls_context_expires_s(tls));
-    } else {
-        *ret_sentence =
-            sentence("%s/tls.crt is the certificate of %s/%s, not of node/%llu", n->config.tls,
-                     identity_kind_name(own->kind), own->name, (unsigned long long)n->config.id);
-        rv = -EINVAL;
-    }
-    tls_context_unref(tls);
-    return rv;
 }
 
 int node_start(const struct node_config *config, struct node **ret_node, char **ret_sentence)

@@ -50,7 +50,8 @@ struct node_config {
  * ...: negative errno. */
 int node_start(const struct node_config *config, struct node **ret_node, char **ret_sentence);
 
-/* Read the certificates anew; connections go on with what they began with.
+/* Read the certificates anew; connections go on with what they began with, but for those whose
+ * other side is not trusted any more (its authority is gone, or it is revoked): they end.
  *
  * Return: 0 (also without TLS); negative errno: the old ones stay, *ret_sentence (malloc()ed) says
  * why. */

@@ -96,6 +96,7 @@ struct node {
     uv_idle_t awake;  /* Keeps the next poll from sleeping. */
     uv_timer_t stop_timer;
     uint64_t begin_ns;
+    int64_t tls_told_s;     /* When the end of our certificate was logged; wall clock. */
     int64_t wall_offset_ns; /* Wall clock minus cluster time, as of the last turn. */
     char leader_address[300];
     uint64_t leader_id;
@@ -146,6 +147,12 @@ void node_wake(struct node *n);
 
 /* node_io.c */
 void node_io_deinit(struct node *n);
+
+/* node_tls.c: load the certificates, if there are to be some (as node_reload_tls()); once a second:
+ * tell before they end. */
+int node_load_tls(struct node *n, char **ret_sentence);
+void node_tls_sweep(struct node *n);
+
 void node_tell_deferred(struct node *n);
 void node_snapshot_sweep(struct node *n);
 extern const struct replica_io node_replica_io;

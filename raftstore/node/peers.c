@@ -10,6 +10,7 @@
 
 #define INLINKS_MAX 256
 #define SWEEP_MS    500
+#define GRACE_MS    250 /* Nobody who has just come is sent away to make room. */
 
 static void link_dial(struct link *l);
 static void link_failed(struct link *l, const char *what, const char *why, bool slow);
@@ -543,6 +544,19 @@ static void inlink_ended(void *arg, int status)
 
 static const struct stream_ops inlink_ops = {.frame = inlink_frame, .ended = inlink_ended};
 
+/* Strangers that say nothing must not keep nodes out: the oldest of them goes. */
+static bool make_room(struct peers *p)
+{
+    struct inlink *in, *oldest = NULL;
+    LIST_FOREACH(in, &p->inlinks, entry)
+    if (in->id == 0)
+        oldest = in; /* New ones are put in front. */
+    if (oldest == NULL || uv_now(p->config.hub->loop) - oldest->begin_ms < GRACE_MS)
+        return false;
+    inlink_free(oldest);
+    return true;
+}
+
 static void peers_connection(uv_stream_t *server, int status)
 {
     struct peers *p = server->data;
@@ -551,7 +565,7 @@ static void peers_connection(uv_stream_t *server, int status)
         return;
     }
     struct stream *s = stream_new(p->config.hub, false, TLS_SERVER);
-    if (uv_accept(server, stream_handle(s)) < 0 || p->n_inlinks >= INLINKS_MAX) {
+    if (uv_accept(server, stream_handle(s)) < 0 || (p->n_inlinks >= INLINKS_MAX && !make_room(p))) {
         stream_close(s);
         return;
     }

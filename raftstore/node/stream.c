@@ -1,4 +1,4 @@
-#include "raftstore/node/stream.h"
+#include "raftstore/node/stream_internal.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -14,42 +14,16 @@
 
 #define READ_BUFFER_BYTES (64u * 1024u)
 #define READ_AHEAD_MAX    (256u * 1024u) /* Reserved at once for the rest of a known frame. */
-#define KEEP_BYTES        1024u          /* Output memory that an idle stream may keep. */
 #define TLS_TELL_MS       1000
-
-struct stream {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv;
-    struct stream_hub *hub;
-    const struct stream_ops *ops; /* NULL until started. */
-    void *arg;
-    size_t frame_bytes_max;
-    struct buf in;      /* Front part of a frame. */
-    struct buf out;     /* Frames to be written at the next flush. */
-    struct buf writing; /* Being written by libuv. */
-    size_t writing_from;
-    uv_write_t write;
-    struct tls_session *tls; /* NULL: in the clear. */
-    TAILQ_ENTRY(stream) dirty_link;
-    TAILQ_ENTRY(stream) rested_link;
-    bool is_unix;
-    bool write_busy; /* `writing` is libuv's. */
-    bool dirty;
-    bool rested;
-    bool paused;
-    bool in_frames; /* ops->frame is being called: no recursion. */
-    bool closing;
-};
+#define HANDSHAKES_MAX    4u /* Steps of them in one turn: each may take a millisecond or two. */
 
 void stream_hub_init(struct stream_hub *hub, uv_loop_t *loop)
 {
     *hub = (struct stream_hub){.loop = loop, .read_buffer = xmalloc(READ_BUFFER_BYTES)};
     TAILQ_INIT(&hub->dirty);
     TAILQ_INIT(&hub->rested);
+    TAILQ_INIT(&hub->queued);
+    LIST_INIT(&hub->streams);
 }
 
 void stream_hub_deinit(struct stream_hub *hub)
@@ -78,8 +52,9 @@ struct stream *stream_new(struct stream_hub *hub, bool is_unix, enum tls_role ro
         rv = uv_tcp_init(hub->loop, &s->uv.tcp);
     assert(rv == 0); /* Neither makes a socket yet, so neither can fail. */
     s->uv.handle.data = s;
-    if (!is_unix && hub->tls != NULL)
-        s->tls = tls_session_new(hub->tls, role);
+    s->role = role;
+    s->secure = !is_unix && hub->tls != NULL;
+    LIST_INSERT_HEAD(&hub->streams, s, hub_link);
     hub->n_streams++;
     return s;
 }
@@ -97,37 +72,10 @@ static void stream_closed(uv_handle_t *handle)
     buf_deinit(&s->out);
     buf_deinit(&s->writing);
     tls_session_free(s->tls);
+    LIST_REMOVE(s, hub_link);
     free(s);
     if (--hub->n_streams == 0 && hub->emptied != NULL)
         hub->emptied(hub->arg);
-}
-
-/* What is to go on the wire: plain output, or what it was encrypted to. */
-static struct buf *wire_of(struct stream *s)
-{
-    return s->tls != NULL ? tls_wire(s->tls) : &s->out;
-}
-
-/* Encrypt what waits, once it can be.  Return: 0, or a negative errno. */
-static int encrypt(struct stream *s)
-{
-    if (s->tls == NULL || !tls_session_open(s->tls) || s->out.size == 0)
-        return 0;
-    int rv = tls_output(s->tls, bytes_of(s->out.data, s->out.size));
-    s->out.size = 0;
-    if (s->out.size_alloc > KEEP_BYTES)
-        buf_deinit(&s->out);
-    return rv;
-}
-
-/* Best effort. */
-static void last_words(struct stream *s)
-{
-    if (s->tls != NULL && encrypt(s) == 0)
-        tls_session_close(s->tls);
-    struct buf *wire = wire_of(s);
-    if (wire->size > 0)
-        (void)uv_try_write(&s->uv.stream, &(uv_buf_t){(char *)wire->data, wire->size}, 1);
 }
 
 void stream_close(struct stream *s)
@@ -135,12 +83,14 @@ void stream_close(struct stream *s)
     if (s == NULL || s->closing)
         return;
     if (s->ops != NULL && !s->write_busy)
-        last_words(s);
+        stream_last_words(s);
     s->closing = true;
     if (s->dirty)
         TAILQ_REMOVE(&s->hub->dirty, s, dirty_link);
     if (s->rested)
         TAILQ_REMOVE(&s->hub->rested, s, rested_link);
+    if (s->queued)
+        TAILQ_REMOVE(&s->hub->queued, s, queued_link);
     uv_close(&s->uv.handle, stream_closed);
 }
 
@@ -157,7 +107,7 @@ static void tls_tell(struct stream *s)
              log_quote(bytes_str(tls_session_error(s->tls))));
 }
 
-static void stream_end(struct stream *s, int status)
+void stream_end(struct stream *s, int status)
 {
     if (s->closing)
         return;
@@ -179,11 +129,37 @@ static size_t frame_missing(const struct stream *s)
     return total > s->in.size ? total - s->in.size : FRAME_HEADER_BYTES;
 }
 
+/* Handshakes cost much and strangers can ask for them: a turn of the loop does only a few steps
+ * of those that others began, and the next ones stand in line.  Otherwise a few hundred clients
+ * that come at once would keep a leader from its heartbeats. */
+static bool may_shake(struct stream *s)
+{
+    struct stream_hub *hub = s->hub;
+    if (s->role == TLS_CLIENT || (s->tls != NULL && tls_session_open(s->tls)))
+        return true;
+    if (!s->turn && (hub->n_handshakes >= HANDSHAKES_MAX || !TAILQ_EMPTY(&hub->queued)))
+        return false;
+    hub->n_handshakes += s->turn ? 0 : 1;
+    s->turn = false;
+    return true;
+}
+
+static void queue(struct stream *s)
+{
+    (void)uv_read_stop(&s->uv.stream); /* Always 0. */
+    s->queued = true;
+    TAILQ_INSERT_TAIL(&s->hub->queued, s, queued_link);
+}
+
 static void stream_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
 {
     struct stream *s = handle->data;
     (void)suggested;
-    if (s->in.size == 0 || s->tls != NULL) {
+    if (s->secure && !may_shake(s)) {
+        *ret = uv_buf_init(NULL, 0); /* Read later: comes back as UV_ENOBUFS. */
+        return;
+    }
+    if (s->in.size == 0 || s->secure) {
         *ret = uv_buf_init((char *)s->hub->read_buffer, READ_BUFFER_BYTES);
         return;
     }
@@ -227,15 +203,17 @@ static void rest(struct stream *s)
     TAILQ_INSERT_TAIL(&s->hub->rested, s, rested_link);
 }
 
-/* Deliver what is whole in `in`; `rv` < 0: it is the last. */
-static void deliver_in(struct stream *s, int rv)
+/* Deliver what is whole in `in`, and the end of the stream when nothing is left before it. */
+static void deliver_in(struct stream *s)
 {
     size_t used;
-    int refused = deliver(s, bytes_of(s->in.data, s->in.size), &used);
+    int rv = deliver(s, bytes_of(s->in.data, s->in.size), &used);
     if (s->closing)
         return;
-    if (refused < 0 || rv < 0) {
-        stream_end(s, refused < 0 ? refused : rv);
+    if (rv == 0 && !s->paused)
+        rv = s->end_status;
+    if (rv < 0) {
+        stream_end(s, rv);
         return;
     }
     buf_consume(&s->in, used);
@@ -245,13 +223,16 @@ static void deliver_in(struct stream *s, int rv)
 
 static void tls_read(struct stream *s, struct bytes wire)
 {
+    if (s->tls == NULL) /* Who says nothing costs nothing. */
+        s->tls = tls_session_new(s->hub->tls, s->role);
     int rv = tls_input(s->tls, wire, &s->in);
     if (rv < 0 && rv != -EPIPE)
         tls_tell(s);
-    if (tls_wire(s->tls)->size > 0 || (s->out.size > 0 && tls_session_open(s->tls)))
+    if (stream_has_wire(s))
         (void)stream_out(s); /* Marks it: the handshake goes on, or is done. */
     /* Its own numbers: what the frames do is told apart from that. */
-    deliver_in(s, rv == -EPIPE ? UV_EOF : rv == -EPROTO ? UV_ECONNABORTED : rv);
+    s->end_status = rv == -EPIPE ? UV_EOF : rv == -EPROTO ? UV_ECONNABORTED : rv;
+    deliver_in(s);
     if (!s->closing && wire.size == READ_BUFFER_BYTES)
         rest(s);
 }
@@ -262,11 +243,15 @@ static void stream_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
     size_t used;
     if (n == 0 || s->closing)
         return;
+    if (n == UV_ENOBUFS) {
+        queue(s);
+        return;
+    }
     if (n < 0) {
         stream_end(s, (int)n);
         return;
     }
-    if (s->tls != NULL) {
+    if (s->secure) {
         tls_read(s, bytes_of(buf->base, (size_t)n));
         return;
     }
@@ -303,7 +288,7 @@ void stream_pause(struct stream *s)
     }
 }
 
-static void read_on(struct stream *s)
+void stream_read_on(struct stream *s)
 {
     int rv = uv_read_start(&s->uv.stream, stream_alloc, stream_read);
     if (rv < 0 && rv != UV_EALREADY)
@@ -312,120 +297,55 @@ static void read_on(struct stream *s)
 
 void stream_resume(struct stream *s)
 {
-    size_t used;
     if (!s->paused || s->closing)
         return;
     s->paused = false;
-    if (s->in_frames) { /* Paused and resumed within one frame. */
-        read_on(s);
-        return;
-    }
-    int rv = deliver(s, bytes_of(s->in.data, s->in.size), &used);
-    if (s->closing)
-        return;
-    if (rv < 0) {
-        stream_end(s, rv);
-        return;
-    }
-    buf_consume(&s->in, used);
-    if (!s->paused)
-        read_on(s);
+    if (!s->in_frames) /* Else it was paused and resumed within one frame. */
+        deliver_in(s);
+    if (!s->paused && !s->closing && s->end_status == 0)
+        stream_read_on(s);
 }
 
-/* Writing. --------------------------------------------------------------------------------- */
-
-struct buf *stream_out(struct stream *s)
+static void hub_read_on(struct stream_hub *hub)
 {
-    if (!s->dirty && !s->closing) {
-        s->dirty = true;
-        TAILQ_INSERT_TAIL(&s->hub->dirty, s, dirty_link);
+    struct stream *s;
+    hub->n_handshakes = 0;
+    while ((s = TAILQ_FIRST(&hub->rested)) != NULL) {
+        TAILQ_REMOVE(&hub->rested, s, rested_link);
+        s->rested = false;
+        stream_read_on(s);
     }
-    return &s->out;
-}
-
-size_t stream_pending_bytes(const struct stream *s)
-{
-    size_t encrypted = s->tls != NULL ? tls_wire(s->tls)->size : 0;
-    return s->out.size + encrypted + s->writing.size - s->writing_from;
-}
-
-bool stream_is_stuck(const struct stream *s)
-{
-    return s->write_busy;
-}
-
-static void stream_written(uv_write_t *req, int status)
-{
-    struct stream *s = req->data;
-    s->write_busy = false;
-    s->writing_from = 0;
-    buf_deinit(&s->writing);
-    if (s->closing)
-        return;
-    if (status < 0) {
-        stream_end(s, status);
-        return;
-    }
-    if (wire_of(s)->size > 0 || (s->out.size > 0 && tls_session_open(s->tls)))
-        (void)stream_out(s); /* Written by the flush at the end of this turn. */
-    else if (s->ops->drained != NULL)
-        s->ops->drained(s->arg);
-}
-
-static void write_now(struct stream *s)
-{
-    if (s->ops->flushing != NULL)
-        s->ops->flushing(s->arg);
-    if (s->closing || s->write_busy)
-        return;
-    if (encrypt(s) < 0) {
-        stream_end(s, -EPROTO);
-        return;
-    }
-    struct buf *wire = wire_of(s);
-    if (wire->size == 0)
-        return;
-    int n = uv_try_write(&s->uv.stream, &(uv_buf_t){(char *)wire->data, wire->size}, 1);
-    if (n == UV_EAGAIN)
-        n = 0;
-    if (n < 0) {
-        stream_end(s, n);
-        return;
-    }
-    if ((size_t)n == wire->size) {
-        wire->size = 0;
-        if (wire->size_alloc > KEEP_BYTES)
-            buf_deinit(wire);
-        if (s->out.size == 0 && s->ops->drained != NULL)
-            s->ops->drained(s->arg);
-        return;
-    }
-    s->writing = *wire;
-    s->writing_from = (size_t)n;
-    *wire = BUF_INIT;
-    s->write_busy = true;
-    s->write.data = s;
-    uv_buf_t rest_of_it =
-        uv_buf_init((char *)s->writing.data + n, (unsigned)(s->writing.size - (size_t)n));
-    int rv = uv_write(&s->write, &s->uv.stream, &rest_of_it, 1, stream_written);
-    if (rv < 0) {
-        s->write_busy = false;
-        stream_end(s, rv);
+    while (hub->n_handshakes < HANDSHAKES_MAX && (s = TAILQ_FIRST(&hub->queued)) != NULL) {
+        TAILQ_REMOVE(&hub->queued, s, queued_link);
+        s->queued = false;
+        s->turn = true;
+        hub->n_handshakes++;
+        stream_read_on(s); /* The next poll returns at once: its bytes are there. */
     }
 }
 
 void stream_hub_flush(struct stream_hub *hub)
 {
+    hub_read_on(hub);
+    stream_hub_write(hub);
+}
+
+void stream_hub_recheck(struct stream_hub *hub)
+{
     struct stream *s;
-    while ((s = TAILQ_FIRST(&hub->rested)) != NULL) {
-        TAILQ_REMOVE(&hub->rested, s, rested_link);
-        s->rested = false;
-        read_on(s);
-    }
-    while ((s = TAILQ_FIRST(&hub->dirty)) != NULL) {
-        TAILQ_REMOVE(&hub->dirty, s, dirty_link);
-        s->dirty = false;
-        write_now(s);
+    char name[64];
+    char *why = NULL;
+    LIST_FOREACH(s, &hub->streams, hub_link)
+    {
+        if (s->closing || s->ops == NULL || s->tls == NULL ||
+            tls_session_recheck(s->tls, hub->tls, &why) == 0)
+            continue;
+        const struct identity *peer = tls_session_peer(s->tls);
+        LOG_WARN("connection closed: its certificate is not accepted any more",
+                 "from=%s certificate=%s/%s why=%s", stream_peer_name(s, name, sizeof name),
+                 identity_kind_name(peer->kind), peer->name, log_quote(bytes_str(why)));
+        free(why);
+        stream_end(s, -EACCES);
     }
 }
 
@@ -460,8 +380,10 @@ int stream_start(struct stream *s,
     s->frame_bytes_max = frame_bytes_max;
     if (!s->is_unix)
         set_tcp_options(s, user_timeout_ms);
-    if (s->tls != NULL)
+    if (s->secure && s->role == TLS_CLIENT) {
+        s->tls = tls_session_new(s->hub->tls, s->role);
         (void)stream_out(s); /* Marks it: a client speaks first. */
+    }
     return uv_read_start(&s->uv.stream, stream_alloc, stream_read);
 }
 
@@ -497,5 +419,8 @@ char *stream_peer_name(const struct stream *s, char *out, size_t size)
 
 const struct identity *stream_identity(const struct stream *s)
 {
-    return s->tls != NULL ? tls_session_peer(s->tls) : NULL;
+    static const struct identity nobody = {IDENTITY_NONE, 0, ""};
+    if (!s->secure)
+        return NULL;
+    return s->tls != NULL ? tls_session_peer(s->tls) : &nobody;
 }

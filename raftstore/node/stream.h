@@ -11,7 +11,8 @@
  * with one system call at the end of a loop turn.
  *
  * TLS: with a context in the hub, all but Unix sockets speak TLS; frames are only exchanged once
- * both certificates are verified.
+ * both certificates are verified.  A turn of the loop does a few steps of others' handshakes at
+ * most; the rest of them wait in line.
  *
  * End: on end of file, an error, or a frame that is refused, `ops->ended` is called once and the
  * stream is gone for its owner; after stream_close() it is not called.  The memory is freed by the
@@ -33,11 +34,14 @@ TAILQ_HEAD(stream_list, stream);
 
 struct stream_hub {
     uv_loop_t *loop;
-    uint8_t *read_buffer;       /* Owned; shared by all streams. */
-    struct tls_context *tls;    /* For new streams, with a reference; NULL = in the clear. */
-    uint64_t tls_told_ms;       /* When a failed handshake was logged last. */
-    struct stream_list dirty;   /* Have output. */
-    struct stream_list rested;  /* Reading was interrupted to let others have their turn. */
+    uint8_t *read_buffer;      /* Owned; shared by all streams. */
+    struct tls_context *tls;   /* For new streams, with a reference; NULL = in the clear. */
+    uint64_t tls_told_ms;      /* When a failed handshake was logged last. */
+    struct stream_list dirty;  /* Have output. */
+    struct stream_list rested; /* Reading was interrupted to let others have their turn. */
+    struct stream_list queued; /* Their handshakes wait for a turn with time for them. */
+    LIST_HEAD(, stream) streams;
+    unsigned n_handshakes;      /* Steps of handshakes in this turn. */
     unsigned n_streams;         /* Not yet freed. */
     void (*emptied)(void *arg); /* n_streams became 0; NULL = nobody wants to know. */
     void *arg;
@@ -58,6 +62,9 @@ struct stream_ops {
 void stream_hub_init(struct stream_hub *hub, uv_loop_t *loop);
 /* New connections use this from now on (NULL = in the clear); takes a reference. */
 void stream_hub_set_tls(struct stream_hub *hub, struct tls_context *tls);
+/* After that: end those streams whose other side's certificate the new context does not accept any
+ * more (but for its times). */
+void stream_hub_recheck(struct stream_hub *hub);
 /* Only when n_streams is 0. */
 void stream_hub_deinit(struct stream_hub *hub);
 

@@ -2,6 +2,7 @@
 
 #include "raftstore/base/buf.h"
 #include "raftstore/base/clock.h"
+#include "raftstore/base/random.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,6 +25,8 @@ struct work {
     gnutls_x509_privkey_t key;
     gnutls_x509_crt_t crt;
     struct buf text; /* A file on its way. */
+    char *made[3];   /* Files made so far, to be taken away again when the rest fails. */
+    unsigned n_made;
     char **ret_sentence;
 };
 
@@ -36,6 +39,18 @@ static void work_deinit(struct work *w)
     gnutls_x509_crt_deinit(w->ca);
     gnutls_x509_privkey_deinit(w->key);
     gnutls_x509_crt_deinit(w->crt);
+    for (unsigned i = 0; i < w->n_made; i++)
+        free(w->made[i]);
+}
+
+/* A part of what belongs together is of no use, and would be in the way the next time. */
+static void take_back(struct work *w)
+{
+    while (w->n_made > 0) {
+        char *path = w->made[--w->n_made];
+        (void)unlink(path); /* If that fails too, the user has been told enough. */
+        free(path);
+    }
 }
 
 static int fail(struct work *w, int error, const char *what, const char *why)
@@ -70,6 +85,8 @@ static int file_write(struct work *w, const char *dir, const char *name, mode_t 
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0)
         error = -errno;
+    else
+        w->made[w->n_made++] = xstrdup(path);
     while (error == 0 && done < w->text.size) {
         ssize_t n = write(fd, w->text.data + done, w->text.size - done);
         if (n < 0 && errno != EINTR)
@@ -180,11 +197,15 @@ static int put_key(struct work *w, gnutls_x509_privkey_t key)
 
 static int create(struct work *w, const char *dir, unsigned days)
 {
+    char cn[64];
+    uint64_t number = random_system();
+    /* Its own name, so that two of them can be trusted at once while one replaces the other. */
+    (void)snprintf(cn, sizeof cn, "Holdfast private authority %08x", (unsigned)(uint32_t)number);
     int rv = make_dir(w, dir);
     if (rv == 0)
         rv = make_key(w, &w->key);
     if (rv == 0)
-        rv = begin_crt(w, w->key, "Holdfast private authority", days);
+        rv = begin_crt(w, w->key, cn, days);
     if (rv < 0)
         return rv;
     rv = gnutls_x509_crt_set_basic_constraints(w->crt, 1, 0);
@@ -210,7 +231,10 @@ int authority_create(const char *dir, unsigned days, char **ret_sentence)
     *ret_sentence = NULL;
     if (access(path, F_OK) < 0) {
         rv = create(&w, dir, days);
-        rv = rv == 0 ? 1 : rv;
+        if (rv < 0)
+            take_back(&w);
+        else
+            rv = 1;
     }
     free(path);
     work_deinit(&w);
@@ -255,6 +279,8 @@ static int
 sign(struct work *w, const struct identity *identity, const char *const *names, unsigned days)
 {
     char uri[IDENTITY_URI_BYTES_MAX + 1];
+    uint8_t id[64];
+    size_t id_size = sizeof id;
     (void)identity_format(identity, uri);
     int rv = begin_crt(w, w->key, strchr(uri, ':') + 1, days);
     if (rv < 0)
@@ -263,6 +289,8 @@ sign(struct work *w, const struct identity *identity, const char *const *names, 
                                               GNUTLS_FSAN_SET);
     for (; rv >= 0 && names != NULL && *names != NULL; names++)
         rv = add_name(w, *names);
+    if (rv >= 0 && gnutls_x509_crt_get_subject_key_id(w->ca, id, &id_size, NULL) >= 0)
+        rv = gnutls_x509_crt_set_authority_key_id(w->crt, id, id_size);
     if (rv >= 0)
         rv = gnutls_x509_crt_set_basic_constraints(w->crt, 0, -1);
     if (rv >= 0)
@@ -313,6 +341,8 @@ int authority_issue(const char *dir,
     struct work w = {.ret_sentence = ret_sentence};
     *ret_sentence = NULL;
     int rv = issue(&w, dir, identity, names, days, out);
+    if (rv < 0)
+        take_back(&w);
     work_deinit(&w);
     return rv;
 }

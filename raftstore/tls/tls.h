@@ -22,7 +22,10 @@ struct tls_context;
 struct tls_session;
 
 /* Load DIR/ca.crt, DIR/tls.crt and DIR/tls.key (PEM; the names that Kubernetes gives a secret of
- * type tls).
+ * type tls), and DIR/ca.crl, the certificates that are revoked, if it is there.  tls.crt may hold a
+ * chain: our own certificate first, then those of intermediate authorities.
+ *
+ * That our own certificate is good now is not looked at: see tls_context_check_time().
  *
  * Return: 0; negative errno, and *ret_sentence (owned by the caller) says what is wrong with which
  * file. */
@@ -36,6 +39,11 @@ const struct identity *tls_context_identity(const struct tls_context *c);
 
 /* When our own certificate ends: seconds of the wall clock since 1970. */
 int64_t tls_context_expires_s(const struct tls_context *c);
+
+/* Is our own certificate good at `now_s` (seconds since 1970)?  Nobody would let us in if not.
+ *
+ * Return: 0; -EKEYEXPIRED or -EKEYREJECTED (not yet), and *ret_sentence (the caller's). */
+int tls_context_check_time(const struct tls_context *c, int64_t now_s, char **ret_sentence);
 
 enum tls_role { TLS_SERVER, TLS_CLIENT };
 
@@ -63,6 +71,12 @@ bool tls_session_open(const struct tls_session *s);
 
 /* Whom the other side's certificate names; kind NONE before the handshake is done. */
 const struct identity *tls_session_peer(const struct tls_session *s);
+
+/* Would the other side's certificate still be accepted by `context`, but for its times?  For a
+ * reload, after which an authority may be gone or a certificate revoked.
+ *
+ * Return: 0 yes, or the handshake isn't done; -EACCES no, and *ret_sentence (the caller's). */
+int tls_session_recheck(struct tls_session *s, struct tls_context *context, char **ret_sentence);
 
 /* Say that we are done (close_notify), if there is a session to say it in. */
 void tls_session_close(struct tls_session *s);

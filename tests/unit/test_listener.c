@@ -360,6 +360,24 @@ static void test_connections_max(void **state)
     end(&t);
 }
 
+/* Those that say nothing are in nobody's way, however many. */
+static void test_silent_ones_make_room(void **state)
+{
+    struct test t;
+    struct raw a, b, c;
+    (void)state;
+    begin_with(&t, (struct listener_config){.connections_max = 2, .hello_ms = 60000});
+    raw_connect(&a, listener_port(t.listener));
+    raw_connect(&b, listener_port(t.listener));
+    net_run_for(&t.net, 700);
+    greet(&t, &c);
+    assert_int_equal(listener_stats(t.listener).connections, 2);
+    raw_close(&a);
+    raw_close(&b);
+    raw_close(&c);
+    end(&t);
+}
+
 /* A client that asks and does not read is disconnected when its answers pile up. */
 static void test_slow_client(void **state)
 {
@@ -751,6 +769,7 @@ int main(void)
         cmocka_unit_test(test_split_and_joined_frames),
         cmocka_unit_test(test_hello_timeout),
         cmocka_unit_test(test_connections_max),
+        cmocka_unit_test(test_silent_ones_make_room),
         cmocka_unit_test(test_slow_client),
         cmocka_unit_test(test_slow_clients_together),
         cmocka_unit_test(test_command),

@@ -4,6 +4,7 @@
 #include "raftstore/base/log.h"
 #include "raftstore/lock/lock.h"
 #include "raftstore/node/node.h"
+#include "raftstore/tls/authority.h"
 #include "raftstore/wire/frame.h"
 
 #include <arpa/inet.h>
@@ -537,6 +538,25 @@ static void test_start_refusals(void **state)
     cluster_end(&c);
 }
 
+/* A certificate that nobody would accept is told at the start, not by the silence of the others. */
+static void test_expired_certificate(void **state)
+{
+    struct cluster c;
+    struct identity identity;
+    char ca[96], out[96], *sentence = NULL;
+    (void)state;
+    cluster_begin(&c, 1);
+    (void)snprintf(ca, sizeof ca, "%s/ca", c.directory);
+    (void)snprintf(out, sizeof out, "%s/tls", c.directory);
+    assert_int_equal(authority_create(ca, 10, &sentence), 1);
+    assert_int_equal(identity_parse(bytes_str("holdfast:node/1"), &identity), 0);
+    assert_int_equal(authority_issue(ca, &identity, NULL, 0, out, &sentence), 0);
+    (void)sleep(2); /* It was good for no day. */
+    c.config.tls = out;
+    expect_refusal(&c, 0, -EKEYEXPIRED, "expired");
+    cluster_end(&c);
+}
+
 /* A node whose directory was emptied is refused under its old id, and says so. */
 static void test_wiped_node_stops(void **state)
 {
@@ -627,6 +647,7 @@ int main(void)
         cmocka_unit_test(test_join_by_image),
         cmocka_unit_test(test_snapshot_stream),
         cmocka_unit_test(test_start_refusals),
+        cmocka_unit_test(test_expired_certificate),
         cmocka_unit_test(test_wiped_node_stops),
         cmocka_unit_test(test_stale_node_stops_nobody),
         cmocka_unit_test(test_descriptors_are_left),

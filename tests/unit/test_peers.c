@@ -419,6 +419,24 @@ static void test_garbage_closes(void **state)
     pair_end(&p);
 }
 
+/* Connections that say nothing fill the port for a moment, not for as long as they please. */
+static void test_silent_ones_make_room(void **state)
+{
+    struct pair p;
+    struct raw silent[300], r;
+    (void)state;
+    pair_begin(&p);
+    for (unsigned i = 0; i < 300; i++)
+        raw_connect(&silent[i], p.a.port);
+    net_run_for(&p.net, 400); /* Of the two seconds that they have. */
+    greet(&p, &r, false);
+    raw_close(&r);
+    for (unsigned i = 0; i < 300; i++)
+        raw_close(&silent[i]);
+    assert_true(both_up(&p));
+    pair_end(&p);
+}
+
 /* Whoever makes up node after node fills neither the store nor the room of members. */
 static void test_strangers_have_a_bound(void **state)
 {
@@ -668,6 +686,7 @@ int main(void)
         cmocka_unit_test(test_joining_node),
         cmocka_unit_test(test_garbage_closes),
         cmocka_unit_test(test_strangers_have_a_bound),
+        cmocka_unit_test(test_silent_ones_make_room),
         cmocka_unit_test(test_wrong_node_is_refused),
         cmocka_unit_test(test_image),
         cmocka_unit_test(test_image_not_wanted),

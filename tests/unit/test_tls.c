@@ -157,7 +157,8 @@ static void test_data(void **state)
     }
 }
 
-static void refused(const char *client, const char *server, bool by_server)
+/* @why: in what the refused side is told. */
+static void refused(const char *client, const char *server, bool by_server, const char *why)
 {
     struct pair p;
     pair_open(&p, client, server);
@@ -167,16 +168,17 @@ static void refused(const char *client, const char *server, bool by_server)
     assert_int_equal(p.got[0].size + p.got[1].size, 0);
     assert_true(tls_session_error(p.side[by_server])[0] != '\0');
     assert_int_equal(p.status[!by_server], -EACCES); /* It is told. */
+    assert_non_null(strstr(tls_session_error(p.side[!by_server]), why));
     pair_close(&p);
 }
 
 static void test_refused(void **state)
 {
     (void)state;
-    refused("foreign", "node1", false); /* The client looks first. */
-    refused("mount", "foreign", false);
-    refused("expired", "node1", true);
-    refused("mount", "expired", false);
+    refused("foreign", "node1", false, "CA is unknown"); /* The client looks first. */
+    refused("mount", "foreign", false, "CA is unknown");
+    refused("expired", "node1", true, "expired");
+    refused("mount", "expired", false, "expired");
 }
 
 /* Another TLS client in place of ours. */
@@ -185,7 +187,7 @@ struct stranger {
     gnutls_certificate_credentials_t credentials;
     struct tls_session *server;
     struct buf plain;
-    struct buf held; /* While `holding`: what it would send. */
+    struct buf held; /* With `holding`: bytes on their way. */
     bool holding;
     int status;
 };
@@ -214,26 +216,62 @@ static ssize_t stranger_pull(gnutls_transport_ptr_t ptr, void *data, size_t size
     return (ssize_t)n;
 }
 
-/* New keys (which GnuTLS makes by itself after 2^24 records) with data before and behind them. */
+static void stranger_begin(struct stranger *x, const char *priorities, const char *alpn)
+{
+    struct tls_context *c = load("node1");
+    gnutls_datum_t name = {(unsigned char *)(uintptr_t)alpn, (unsigned)strlen(alpn)};
+    *x = (struct stranger){.server = tls_session_new(c, TLS_SERVER)};
+    tls_context_unref(c);
+    gnutls_certificate_allocate_credentials(&x->credentials);
+    gnutls_init(&x->gnutls, GNUTLS_CLIENT | GNUTLS_NONBLOCK);
+    gnutls_priority_set_direct(x->gnutls, priorities, NULL);
+    gnutls_credentials_set(x->gnutls, GNUTLS_CRD_CERTIFICATE, x->credentials);
+    gnutls_alpn_set_protocols(x->gnutls, &name, 1, 0);
+    gnutls_transport_set_ptr(x->gnutls, x);
+    gnutls_transport_set_push_function(x->gnutls, stranger_push);
+    gnutls_transport_set_pull_function(x->gnutls, stranger_pull);
+}
+
+static void stranger_end(struct stranger *x)
+{
+    gnutls_deinit(x->gnutls);
+    gnutls_certificate_free_credentials(x->credentials);
+    tls_session_free(x->server);
+    buf_deinit(&x->plain);
+    buf_deinit(&x->held);
+}
+
+static int stranger_try(const char *priorities, const char *alpn)
+{
+    struct stranger x;
+    stranger_begin(&x, priorities, alpn);
+    for (int i = 0; i < 20; i++)
+        if (gnutls_handshake(x.gnutls) == 0 && gnutls_record_send(x.gnutls, "hello", 5) < 0)
+            break;
+    assert_int_equal(x.plain.size, 0);
+    assert_false(tls_session_open(x.server));
+    stranger_end(&x);
+    return x.status;
+}
+
+static void test_strangers(void **state)
+{
+    (void)state;
+    assert_int_equal(stranger_try("NORMAL", "holdfast/1"), -EACCES); /* No certificate. */
+    assert_int_equal(stranger_try("NORMAL:-VERS-ALL:+VERS-TLS1.2", "holdfast/1"), -EPROTO);
+    assert_int_equal(stranger_try("NORMAL", "http/1.1"), -EPROTO);
+}
+
+/* GnuTLS changes keys by itself after 2^24 records, and any peer may: what comes right behind the
+ * message, in the same read, must not get lost. */
 static void test_key_update(void **state)
 {
-    struct stranger x = {0};
-    struct tls_context *c = load("node1");
-    gnutls_datum_t name = {(unsigned char *)(uintptr_t) "holdfast/1", 10};
+    struct stranger x;
     (void)state;
-    x.server = tls_session_new(c, TLS_SERVER);
-    tls_context_unref(c);
-    gnutls_certificate_allocate_credentials(&x.credentials);
+    stranger_begin(&x, "NORMAL", "holdfast/1");
     assert_true(gnutls_certificate_set_x509_key_file(x.credentials, at("mount/tls.crt"),
                                                      at("mount/tls.key"),
                                                      GNUTLS_X509_FMT_PEM) >= 0);
-    gnutls_init(&x.gnutls, GNUTLS_CLIENT | GNUTLS_NONBLOCK);
-    gnutls_priority_set_direct(x.gnutls, "NORMAL", NULL);
-    gnutls_credentials_set(x.gnutls, GNUTLS_CRD_CERTIFICATE, x.credentials);
-    gnutls_alpn_set_protocols(x.gnutls, &name, 1, 0);
-    gnutls_transport_set_ptr(x.gnutls, &x);
-    gnutls_transport_set_push_function(x.gnutls, stranger_push);
-    gnutls_transport_set_pull_function(x.gnutls, stranger_pull);
     for (int i = 0; i < 20 && gnutls_handshake(x.gnutls) != 0; i++)
         ;
     assert_true(tls_session_open(x.server));
@@ -248,52 +286,58 @@ static void test_key_update(void **state)
         assert_int_equal(tls_input(x.server, bytes_of(x.held.data, x.held.size), &x.plain), 0);
         assert_int_equal(x.plain.size, 11);
         assert_memory_equal(x.plain.data, "onetwothree", 11);
+        assert_int_equal(tls_output(x.server, bytes_str("back")), 0);
+        uint8_t back[8];
+        ssize_t n = GNUTLS_E_AGAIN;
+        while (n == GNUTLS_E_AGAIN && tls_wire(x.server)->size > 0)
+            n = gnutls_record_recv(x.gnutls, back, sizeof back);
+        assert_int_equal(n, 4);
     }
     /* A flood of them is no way to keep us busy. */
     x.held.size = 0;
     for (int i = 0; i < 100; i++)
         assert_int_equal(gnutls_session_key_update(x.gnutls, 0), 0);
     assert_int_equal(tls_input(x.server, bytes_of(x.held.data, x.held.size), &x.plain), -EPROTO);
-    gnutls_deinit(x.gnutls);
-    gnutls_certificate_free_credentials(x.credentials);
-    tls_session_free(x.server);
-    buf_deinit(&x.plain);
-    buf_deinit(&x.held);
+    stranger_end(&x);
 }
 
-static int stranger_try(const char *priorities, const char *alpn)
+/* A handshake message may tell a length of 16 MiB; nobody keeps so much of a stranger. */
+static void test_huge_message(void **state)
 {
-    struct stranger x = {0};
     struct tls_context *c = load("node1");
-    gnutls_datum_t name = {(unsigned char *)(uintptr_t)alpn, (unsigned)strlen(alpn)};
-    x.server = tls_session_new(c, TLS_SERVER);
+    struct tls_session *s = tls_session_new(c, TLS_SERVER);
+    struct buf plain = BUF_INIT;
+    int rv = 0, n = 0;
+    (void)state;
     tls_context_unref(c);
-    gnutls_certificate_allocate_credentials(&x.credentials);
-    gnutls_init(&x.gnutls, GNUTLS_CLIENT | GNUTLS_NONBLOCK);
-    gnutls_priority_set_direct(x.gnutls, priorities, NULL);
-    gnutls_credentials_set(x.gnutls, GNUTLS_CRD_CERTIFICATE, x.credentials);
-    gnutls_alpn_set_protocols(x.gnutls, &name, 1, 0);
-    gnutls_transport_set_ptr(x.gnutls, &x);
-    gnutls_transport_set_push_function(x.gnutls, stranger_push);
-    gnutls_transport_set_pull_function(x.gnutls, stranger_pull);
-    for (int i = 0; i < 20; i++)
-        if (gnutls_handshake(x.gnutls) == 0 && gnutls_record_send(x.gnutls, "hello", 5) < 0)
-            break;
-    assert_int_equal(x.plain.size, 0);
-    assert_false(tls_session_open(x.server));
-    gnutls_deinit(x.gnutls);
-    gnutls_certificate_free_credentials(x.credentials);
-    tls_session_free(x.server);
-    buf_deinit(&x.plain);
-    return x.status;
+    for (; rv == 0 && n < 100; n++) {
+        uint8_t record[5 + 1024] = {22, 3, 1, 4, 0};
+        if (n == 0)
+            memcpy(record + 5, (const uint8_t[]){1, 255, 255, 255}, 4); /* client_hello */
+        rv = tls_input(s, bytes_of(record, sizeof record), &plain);
+    }
+    assert_int_equal(rv, -EPROTO);
+    assert_in_range(n, 33, 65); /* A chain of certificates may have 32 KiB. */
+    assert_non_null(strstr(tls_session_error(s), "no end"));
+    tls_session_free(s);
+    buf_deinit(&plain);
 }
 
-static void test_strangers(void **state)
+/* Bytes that were damaged on their way say nothing about anybody's certificate. */
+static void test_damage_is_no_refusal(void **state)
 {
+    struct pair p;
     (void)state;
-    assert_int_equal(stranger_try("NORMAL", "holdfast/1"), -EACCES); /* No certificate. */
-    assert_int_equal(stranger_try("NORMAL:-VERS-ALL:+VERS-TLS1.2", "holdfast/1"), -EPROTO);
-    assert_int_equal(stranger_try("NORMAL", "http/1.1"), -EPROTO);
+    pair_open(&p, "mount", "node1");
+    pair_run(&p, 100000);
+    assert_int_equal(tls_output(p.side[0], bytes_str("attack at dawn")), 0);
+    struct buf *wire = tls_wire(p.side[0]);
+    wire->data[wire->size - 1] ^= 1;
+    pair_run(&p, 100000);
+    assert_int_equal(p.status[1], -EPROTO);
+    assert_int_equal(p.status[0], -EPROTO); /* By the other's alert. */
+    assert_non_null(strstr(tls_session_error(p.side[0]), "gives up"));
+    pair_close(&p);
 }
 
 static void test_garbage(void **state)
@@ -377,10 +421,15 @@ static void test_identity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_identity),   cmocka_unit_test(test_files),
-        cmocka_unit_test(test_data),       cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_strangers),  cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_data),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_key_update),
+        cmocka_unit_test(test_huge_message),
+        cmocka_unit_test(test_damage_is_no_refusal),
     };
     return cmocka_run_group_tests_name("tls", tests, setup, teardown);
 }

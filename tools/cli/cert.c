@@ -30,9 +30,15 @@ static int parse(const char *word, struct wish *ret)
         *equals = '\0';
         rest = equals + 1;
     }
-    while (rest != NULL && (name = strsep(&rest, ",")) != NULL && n < NAMES_MAX)
-        if (name[0] != '\0')
-            ret->names[n++] = name;
+    while (rest != NULL && (name = strsep(&rest, ",")) != NULL) {
+        if (name[0] == '\0')
+            continue;
+        if (n == NAMES_MAX) {
+            free(ret->text);
+            return cli_fail(EXIT_USAGE, "'%s' has more than %u names", word, NAMES_MAX);
+        }
+        ret->names[n++] = name;
+    }
     buf_printf(&uri, SCHEME "%s", ret->text);
     int rv = identity_parse(bytes_of(uri.data, uri.size), &ret->identity);
     buf_deinit(&uri);

@@ -141,9 +141,12 @@ int cli_load_tls(struct cli *cli)
     char *sentence = NULL;
     if (cli->tls_dir == NULL || cli->tls != NULL)
         return EXIT_DONE;
-    if (tls_context_load(cli->tls_dir, &cli->tls, &sentence) == 0)
-        return EXIT_DONE;
-    int code = cli_fail(EXIT_USAGE, "%s", sentence);
+    int code = EXIT_DONE;
+    if (tls_context_load(cli->tls_dir, &cli->tls, &sentence) < 0)
+        code = cli_fail(EXIT_USAGE, "%s", sentence);
+    else if (tls_context_check_time(cli->tls, (int64_t)(clock_wall_ns(clock_system()) / NS_PER_S),
+                                    &sentence) < 0)
+        code = cli_fail(EXIT_NOT_ALLOWED, "%s/tls.crt: %s", cli->tls_dir, sentence);
     free(sentence);
     return code;
 }
