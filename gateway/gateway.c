@@ -65,7 +65,7 @@ int gateway_start(struct gateway *gw, char **ret_sentence)
         .arg = gw,
     };
     gw->metrics = xcalloc(1, sizeof *gw->metrics);
-    gw->timers.fd = -1;
+    gw->timers.alarm.fd = -1;
     TAILQ_INIT(&gw->acquires);
     int rv = load_certificate(gw, ret_sentence);
     if (rv == 0)
@@ -146,7 +146,7 @@ static void on_client_closed(void *arg)
 {
     struct gateway *gw = arg;
     gw->client = NULL;
-    if (gw->timers.fd >= 0)
+    if (gw->timers.alarm.fd >= 0)
         boot_timers_close(&gw->timers, on_timers_closed, gw);
     else
         on_timers_closed(gw);

@@ -1,9 +1,5 @@
 #include "raftstore/client/boot_timer.h"
 
-#include <errno.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
-
 static int boot_timer_compare(struct boot_timer *a, struct boot_timer *b)
 {
     if (a->due_ns != b->due_ns)
@@ -14,60 +10,37 @@ static int boot_timer_compare(struct boot_timer *a, struct boot_timer *b)
 RB_PROTOTYPE(boot_timer_tree, boot_timer, link, boot_timer_compare);
 RB_GENERATE(boot_timer_tree, boot_timer, link, boot_timer_compare)
 
-/* Set the timerfd for the first timer, unless it fires early enough already: an early wake-up
+/* Set the alarm for the first timer, unless it goes off early enough already: an early wake-up
  * costs less than a system call at each change. */
 static void arm(struct boot_timers *ts)
 {
     struct boot_timer *first = RB_MIN(boot_timer_tree, &ts->tree);
     ts->next_ns = first != NULL ? first->due_ns : UINT64_MAX;
-    if (ts->running || ts->next_ns >= ts->fd_due_ns)
+    if (ts->running || ts->next_ns >= ts->alarm_due_ns)
         return;
     uint64_t now = clock_boot_ns(ts->clock);
-    uint64_t left = ts->next_ns > now ? ts->next_ns - now : 1; /* 0 would disarm it. */
-    struct itimerspec spec = {
-        .it_value = {.tv_sec = (time_t)(left / NS_PER_S), .tv_nsec = (long)(left % NS_PER_S)}};
-    if (left / NS_PER_S > UINT32_MAX)
-        spec.it_value.tv_sec = UINT32_MAX;
-    (void)timerfd_settime(ts->fd, 0, &spec, NULL); /* Fails only for bad arguments. */
-    ts->fd_due_ns = ts->next_ns;
+    boot_alarm_set(&ts->alarm, ts->next_ns > now ? ts->next_ns - now : 1);
+    ts->alarm_due_ns = ts->next_ns;
 }
 
-static void on_fd(uv_poll_t *poll, int status, int events)
+static void on_alarm(void *arg)
 {
-    struct boot_timers *ts = poll->data;
-    uint64_t n;
-    (void)status;
-    (void)events;
-    if (read(ts->fd, &n, sizeof n) != (ssize_t)sizeof n)
-        return; /* EAGAIN: moved meanwhile. */
-    ts->fd_due_ns = UINT64_MAX;
+    struct boot_timers *ts = arg;
+    ts->alarm_due_ns = UINT64_MAX;
     boot_timers_run(ts);
     arm(ts);
 }
 
 int boot_timers_init(struct boot_timers *ts, uv_loop_t *loop, const struct clock *clock)
 {
-    *ts = (struct boot_timers){
-        .clock = clock, .next_ns = UINT64_MAX, .fd_due_ns = UINT64_MAX, .fd = -1};
+    *ts = (struct boot_timers){.clock = clock, .next_ns = UINT64_MAX, .alarm_due_ns = UINT64_MAX};
     RB_INIT(&ts->tree);
-    int fd = timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int rc = uv_poll_init(loop, &ts->poll, fd);
-    if (rc < 0) {
-        (void)close(fd);
-        return rc;
-    }
-    ts->fd = fd;
-    ts->poll.data = ts;
-    (void)uv_poll_start(&ts->poll, UV_READABLE, on_fd); /* A fresh, open handle. */
-    return 0;
+    return boot_alarm_init(&ts->alarm, loop, on_alarm, ts);
 }
 
-static void on_poll_closed(uv_handle_t *handle)
+static void on_alarm_closed(void *arg)
 {
-    struct boot_timers *ts = handle->data;
-    (void)close(ts->fd);
+    struct boot_timers *ts = arg;
     ts->on_closed(ts->arg);
 }
 
@@ -75,7 +48,7 @@ void boot_timers_close(struct boot_timers *ts, void (*on_closed)(void *arg), voi
 {
     ts->on_closed = on_closed;
     ts->arg = arg;
-    uv_close((uv_handle_t *)&ts->poll, on_poll_closed);
+    boot_alarm_close(&ts->alarm, on_alarm_closed);
 }
 
 void boot_timers_run(struct boot_timers *ts)

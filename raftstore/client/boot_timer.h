@@ -8,6 +8,7 @@
 #define HOLDFAST_CLIENT_BOOT_TIMER_H
 
 #include "raftstore/base/clock.h"
+#include "raftstore/client/boot_alarm.h"
 
 #include <bsd/sys/tree.h>
 #include <stdbool.h>
@@ -29,16 +30,15 @@ struct boot_timers {
     const struct clock *clock;   /* Whose boot_ns counts. */
     uint64_t n_set;              /* Source of boot_timer.order. */
     uint64_t next_ns;            /* Due instant of the first timer; UINT64_MAX = none. */
-    uint64_t fd_due_ns;          /* What the timerfd is set to; UINT64_MAX = not set. */
-    uv_poll_t poll;              /* On the timerfd. */
-    int fd;
+    uint64_t alarm_due_ns;       /* What the alarm is set to; UINT64_MAX = not set. */
+    struct boot_alarm alarm;
     bool running;     /* Inside boot_timers_run(). */
     uint64_t seen_ns; /* The clock as boot_timers_run() read it last; 0 = never. */
     void (*on_closed)(void *arg);
     void *arg;
 };
 
-/* Return: 0; negative errno of timerfd_create() or uv_poll_init(). */
+/* Return: 0; as boot_alarm_init(). */
 int boot_timers_init(struct boot_timers *ts, uv_loop_t *loop, const struct clock *clock);
 
 /* Close; `on_closed` comes from the loop. Timers still armed never fire. */

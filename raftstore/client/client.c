@@ -174,7 +174,7 @@ int client_new(const struct client_config *config, struct client **ret_client)
         c->config.connect_timeout_ms = CONNECT_TIMEOUT_MS;
     c->agent = xstrdup(config->agent != NULL ? config->agent : "holdfast-client");
     c->host = host_name(config->host);
-    c->random.state = random_system();
+    c->random.state = config->seed != 0 ? config->seed : random_system();
     c->id_next = 1;
     c->n_refs = 1; /* The timers. */
     c->close_timer.cb = on_close_timer;

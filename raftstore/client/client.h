@@ -49,6 +49,7 @@ enum client_session_event {
 struct client_config {
     uv_loop_t *loop;
     const struct clock *clock;   /* NULL = clock_system(). */
+    uint64_t seed;               /* Of the jitter; 0 = from the system. */
     const char *addresses;       /* Comma list: "host:port", "[v6]:port", "unix:/path". */
     const char *agent;           /* Program and version, for the node's log. */
     const char *host;            /* Host that the session speaks for; NULL = the host's name. */

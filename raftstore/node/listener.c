@@ -157,9 +157,14 @@ static const struct stream_ops conn_ops = {.frame = conn_on_frame,
                                            .flushing = conn_flushing,
                                            .drained = conn_drained};
 
+static uint64_t now_ms_of(const struct listener *l)
+{
+    return clock_mono_ns(l->config.clock) / NS_PER_MS;
+}
+
 static void refuse_full(struct listener *l)
 {
-    uint64_t now_ms = uv_now(l->config.hub->loop);
+    uint64_t now_ms = now_ms_of(l);
     if (l->told_full_ms != 0 && now_ms - l->told_full_ms < 10000)
         return;
     l->told_full_ms = now_ms;
@@ -170,19 +175,13 @@ static void refuse_full(struct listener *l)
 static void make_room(struct listener *l)
 {
     struct conn *oldest = TAILQ_FIRST(&l->fresh);
-    if (oldest != NULL && uv_now(l->config.hub->loop) - oldest->begin_ms > GRACE_MS)
+    if (oldest != NULL && now_ms_of(l) - oldest->begin_ms > GRACE_MS)
         conn_close(oldest);
 }
 
-static void listener_connection(uv_stream_t *server, int status)
+void listener_adopt(struct listener *l, struct stream *s)
 {
-    struct listener *l = server->data;
-    if (status < 0) {
-        LOG_WARN("accepting a client failed", "why=%s", log_quote(bytes_str(uv_strerror(status))));
-        return;
-    }
-    struct stream *s = stream_new(l->config.hub, server->type == UV_NAMED_PIPE, TLS_SERVER);
-    if (uv_accept(server, stream_handle(s)) < 0 || l->draining) {
+    if (l->draining) {
         stream_close(s);
         return;
     }
@@ -196,7 +195,7 @@ static void listener_connection(uv_stream_t *server, int status)
     struct conn *c = xcalloc(1, sizeof *c);
     c->listener = l;
     c->stream = s;
-    c->begin_ms = uv_now(l->config.hub->loop);
+    c->begin_ms = now_ms_of(l);
     LIST_INIT(&c->requests);
     TAILQ_INSERT_TAIL(&l->fresh, c, link);
     l->n_conns++;
@@ -205,10 +204,24 @@ static void listener_connection(uv_stream_t *server, int status)
         conn_close(c);
 }
 
+static void listener_connection(uv_stream_t *server, int status)
+{
+    struct listener *l = server->data;
+    if (status < 0) {
+        LOG_WARN("accepting a client failed", "why=%s", log_quote(bytes_str(uv_strerror(status))));
+        return;
+    }
+    struct stream *s = stream_new(l->config.hub, server->type == UV_NAMED_PIPE, TLS_SERVER);
+    if (uv_accept(server, stream_handle(s)) < 0)
+        stream_close(s);
+    else
+        listener_adopt(l, s);
+}
+
 void listener_sweep(struct listener *l)
 {
     struct conn *c;
-    uint64_t now_ms = uv_now(l->config.hub->loop);
+    uint64_t now_ms = now_ms_of(l);
     while ((c = TAILQ_FIRST(&l->fresh)) != NULL && now_ms - c->begin_ms > l->config.hello_ms)
         conn_close(c);
 }
@@ -229,6 +242,8 @@ struct listener *listener_new(const struct listener_config *config)
 {
     struct listener *l = xcalloc(1, sizeof *l);
     l->config = *config;
+    if (l->config.clock == NULL)
+        l->config.clock = clock_system();
     if (l->config.connections_max == 0)
         l->config.connections_max = LISTENER_CONNECTIONS_MAX;
     if (l->config.output_max == 0)

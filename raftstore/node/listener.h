@@ -11,6 +11,7 @@
 #define HOLDFAST_NODE_LISTENER_H
 
 #include "raftstore/base/address.h"
+#include "raftstore/base/clock.h"
 #include "raftstore/node/events.h"
 #include "raftstore/node/replica.h"
 #include "raftstore/node/stream.h"
@@ -35,6 +36,7 @@ struct listener_leader {
 
 struct listener_config {
     struct stream_hub *hub;
+    const struct clock *clock; /* NULL = clock_system(). */
     uint64_t node_id;
     struct events *events;
     unsigned connections_max; /* 0 = LISTENER_CONNECTIONS_MAX. */
@@ -78,6 +80,9 @@ int listener_listen(struct listener *l,
                     bool insecure,
                     char **ret_sentence);
 uint16_t listener_port(const struct listener *l);
+
+/* A client connected by a stream that is not started yet; it is the listener's from now on. */
+void listener_adopt(struct listener *l, struct stream *s);
 
 /* Outcomes. A client that has gone meanwhile is no error. */
 void listener_command_done(struct listener *l,

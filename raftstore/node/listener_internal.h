@@ -20,7 +20,7 @@ struct conn {
     unsigned n_requests;
     bool hello;
     bool doomed;            /* Does not read: to be closed at the flush. */
-    uint64_t begin_ms;      /* uv_now() of its accept. */
+    uint64_t begin_ms;      /* When it was accepted; the clock's. */
     struct events_sub *sub; /* Owned; NULL = never subscribed. */
     struct buf events;      /* Fields of the Events frame that is being gathered. */
     uint64_t chunk_request; /* Whose chunk is on its way; 0 = none. */
@@ -42,7 +42,7 @@ struct listener {
     unsigned n_conns;
     size_t output_bytes; /* Waiting for all clients, as of when each was last looked at. */
     bool draining;
-    uint64_t told_full_ms; /* uv_now() when "too many connections" was logged last. */
+    uint64_t told_full_ms; /* When "too many connections" was logged last. */
     struct histogram command_us;
     struct listener_stats stats;
     void (*closed)(void *arg);

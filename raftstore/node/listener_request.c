@@ -149,7 +149,7 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
     }
     /* The clock is read after the request was: cluster time is stamped from it, and a client
      * counts its deadline from before it sent. */
-    uint64_t now_ns = clock_mono_ns(clock_system());
+    uint64_t now_ns = clock_mono_ns(l->config.clock);
     struct request *r = begin(c, frame_id, now_ns, REQUEST_COMMAND);
     if (r == NULL)
         return;
@@ -207,7 +207,7 @@ static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
         fail_status(c, frame_id, REPLICA_BAD, "a name is too long"); /* It would be kept. */
         return;
     }
-    uint64_t now_ns = clock_mono_ns(clock_system());
+    uint64_t now_ns = clock_mono_ns(l->config.clock);
     struct request *r = begin(c, frame_id, now_ns, REQUEST_QUERY);
     if (r == NULL)
         return;
@@ -223,7 +223,7 @@ static void on_admin(struct conn *c, uint64_t frame_id, const Hf__Admin *a)
 {
     struct listener *l = c->listener;
     const char *text = access_admin(stream_identity(c->stream));
-    uint64_t now_ns = clock_mono_ns(clock_system());
+    uint64_t now_ns = clock_mono_ns(l->config.clock);
     if (text != NULL) {
         deny(c, frame_id, text);
         return;

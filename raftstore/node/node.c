@@ -393,6 +393,7 @@ static struct node *node_new(const struct node_config *config, const struct node
 {
     struct node *n = xcalloc(1, sizeof *n);
     n->config = *config;
+    n->clock = clock_system();
     n->data = xstrdup(config->data);
     n->begin_ns = clock_mono_ns(clock_system());
     n->export.fd = -1;

@@ -66,6 +66,7 @@ struct listener_config node_listener_config(struct node *n)
 {
     return (struct listener_config){
         .hub = &n->hub,
+        .clock = n->clock,
         .node_id = n->config.id,
         .events = n->events,
         .connections_max = connections_max(),

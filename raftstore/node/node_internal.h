@@ -78,6 +78,7 @@ struct node_deferred {
 
 struct node {
     struct node_config config;
+    const struct clock *clock;
     char *data;                       /* Owned copy of config.data. */
     char address[NODE_ADDRESS_BYTES]; /* This node in the Raft configuration. */
     char raft_address[300];

@@ -251,7 +251,7 @@ static Hf__Member *member_make(struct node *n, struct arena *arena, const struct
     m->role = s->role == RAFT_VOTER     ? HF__MEMBER__ROLE__VOTER
               : s->role == RAFT_STANDBY ? HF__MEMBER__ROLE__STANDBY
                                         : HF__MEMBER__ROLE__SPARE;
-    if (!replica_follower(n->replica, clock_mono_ns(clock_system()), s->id, &m->match_index,
+    if (!replica_follower(n->replica, clock_mono_ns(n->clock), s->id, &m->match_index,
                           &m->silent_ms) &&
         s->id == n->config.id)
         m->match_index = replica_view(n->replica).last_index;
@@ -311,7 +311,7 @@ void query_answer(
     void *arg, uint64_t frame_id, const Hf__Query *q, struct arena *arena, struct buf *out)
 {
     struct node *n = arg;
-    uint64_t now_ns = clock_mono_ns(clock_system());
+    uint64_t now_ns = clock_mono_ns(n->clock);
     struct gather g = {.table = replica_table(n->replica),
                        .arena = arena,
                        .now_ns = replica_cluster_now_ns(n->replica, now_ns),
