@@ -7,16 +7,7 @@
 
 static const char *const verb_names[POLICY_N_VERBS] = {"read", "acquire", "break", "admin"};
 
-struct role_set {
-    uint64_t words[POLICY_ROLES_MAX / 64];
-};
-
-static bool set_has(const struct role_set *set, size_t i)
-{
-    return (set->words[i / 64] >> (i % 64) & 1) != 0;
-}
-
-static void set_add(struct role_set *set, size_t i)
+static void set_add(struct policy_role_set *set, size_t i)
 {
     set->words[i / 64] |= UINT64_C(1) << (i % 64);
 }
@@ -66,9 +57,9 @@ static bool pattern_matches(const char *pattern, const char *name)
            memcmp(name + n_name - n_tail, star + 1, n_tail) == 0;
 }
 
-static void collect_roles(const struct policy *policy,
+void policy_collect_roles(const struct policy *policy,
                           const struct policy_subject *subject,
-                          struct role_set *set)
+                          struct policy_role_set *set)
 {
     for (size_t i = 0; i < subject->n_roles; i++) {
         int role = policy_find_role(policy, subject->roles[i]);
@@ -188,7 +179,7 @@ static void explain_nothing(const struct policy *policy,
                             const struct policy_subject *subject,
                             enum policy_verb verb,
                             struct bytes path,
-                            const struct role_set *set,
+                            const struct policy_role_set *set,
                             struct buf *out)
 {
     bool any = false;
@@ -198,7 +189,7 @@ static void explain_nothing(const struct policy *policy,
     add_quoted(out, path);
     buf_printf(out, " (");
     for (size_t i = 0; i < policy->n_roles; i++) {
-        if (!set_has(set, i))
+        if (!policy_role_set_has(set, i))
             continue;
         buf_printf(out, any ? ", " : "roles: ");
         add_quoted(out, bytes_str(policy->roles[i].name));
@@ -211,7 +202,7 @@ static void explain_nothing(const struct policy *policy,
  *
  * Return: true: *ret_role and *ret_prefix say which. */
 static bool search(const struct policy *policy,
-                   const struct role_set *set,
+                   const struct policy_role_set *set,
                    bool deny,
                    enum policy_verb verb,
                    struct bytes path,
@@ -220,7 +211,7 @@ static bool search(const struct policy *policy,
 {
     for (size_t i = 0; i < policy->n_roles; i++) {
         const struct policy_role *r = &policy->roles[i];
-        if (!set_has(set, i))
+        if (!policy_role_set_has(set, i))
             continue;
         const char *prefix = deny ? match_rules(r->deny, r->n_deny, verb, path)
                                   : match_rules(r->allow, r->n_allow, verb, path);
@@ -239,7 +230,7 @@ bool policy_allows(const struct policy *policy,
                    struct bytes path,
                    struct buf *explanation)
 {
-    struct role_set set = {0};
+    struct policy_role_set set = {0};
     struct bytes clean;
     size_t role = 0;
     const char *prefix = NULL;
@@ -251,7 +242,7 @@ bool policy_allows(const struct policy *policy,
         }
         return false;
     }
-    collect_roles(policy, subject, &set);
+    policy_collect_roles(policy, subject, &set);
     bool denied = search(policy, &set, true, verb, clean, &role, &prefix);
     bool allowed = !denied && search(policy, &set, false, verb, clean, &role, &prefix);
     if (explanation == NULL)

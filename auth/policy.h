@@ -33,7 +33,7 @@ enum policy_verb {
 /* Where a subject's name comes from; names of one kind never match bindings of the other. */
 enum policy_kind {
     POLICY_TOKEN,       /* "sub" of a token. */
-    POLICY_CERTIFICATE, /* The name in a client's certificate. */
+    POLICY_CERTIFICATE, /* Kind and name in a client's certificate: "mount/web1". */
 };
 
 struct policy_subject {
@@ -45,9 +45,13 @@ struct policy_subject {
 
 struct policy;
 
+/* Is this the name of a certificate, as bindings and policy_subject have it: KIND/NAME with node,
+ * mount, gateway or client as the kind (a NAME has no slash)? */
+bool policy_certificate_valid(const char *name);
+
 /* Parse a policy.
  *
- * @ret_sentence: on failure, what is wrong and where, owned by the caller.
+ * @ret_sentence: on failure, what is wrong and in which line, owned by the caller.
  * Return: 0, *ret_policy is the caller's; -EINVAL. */
 int policy_parse(struct bytes text, struct policy **ret_policy, char **ret_sentence);
 

@@ -36,6 +36,21 @@ struct policy {
     size_t n_bindings;
 };
 
+struct policy_role_set {
+    uint64_t words[POLICY_ROLES_MAX / 64];
+};
+
+static inline bool policy_role_set_has(const struct policy_role_set *set, size_t i)
+{
+    return (set->words[i / 64] >> (i % 64) & 1) != 0;
+}
+
+/* The roles that a subject has: its own that the policy knows, and those of the bindings that match
+ * it. */
+void policy_collect_roles(const struct policy *policy,
+                          const struct policy_subject *subject,
+                          struct policy_role_set *set);
+
 /* The role's position.  Return: -1: there is none of this name. */
 int policy_find_role(const struct policy *policy, const char *name);
 

@@ -17,7 +17,7 @@ POLICY = {
                      "deny": [{"verbs": ["acquire"], "paths": ["/deploy/frozen"]}]},
     },
     "bindings": [{"subject": "*", "roles": ["reader"]},
-                 {"certificate": "host-*", "roles": ["deployer"]}],
+                 {"certificate": "mount/host-*", "roles": ["deployer"]}],
 }
 
 
@@ -38,9 +38,12 @@ def main(t):
         (("ci", "acquire", "deploy/x", "--role", "deployer"), 0, "came with the subject"),
         (("ci", "acquire", "deploy/x", "--role", "a", "--role", "deployer"), 0, "deployer"),
         (("ci", "acquire", "deploy/frozen/x", "--role", "deployer"), 1, "denies acquire"),
-        (("host-7", "acquire", "/deploy"), 1, "denied"),
-        (("host-7", "acquire", "/deploy", "--certificate"), 0, "bound to 'host-*'"),
-        (("host-7", "read", "a", "--certificate"), 1, "nothing allows"),
+        (("mount/host-7", "acquire", "/deploy"), 1, "denied"),
+        (("mount/host-7", "acquire", "/deploy", "--certificate"), 0, "bound to 'mount/host-*'"),
+        (("mount/host-7", "acquire", "/deploy/frozen/a", "--certificate"), 1,
+         "denied: role 'deployer' (bound to 'mount/host-*') denies acquire on 'deploy/frozen'"),
+        (("mount/host-7", "read", "a", "--certificate"), 1, "nothing allows"),
+        (("gateway/host-7", "acquire", "deploy", "--certificate"), 1, "nothing allows"),
         (("ci", "read", "a/../b"), 1, "not a path"),
     ]:
         done = run(file, *words)
@@ -52,12 +55,19 @@ def main(t):
         ((file, "ci", "read"), 2),
         ((file, "ci", "read", "a", "b"), 2),
         ((file, "ci", "read", "a", "--token", "1"), 2),
+        ((file, "host-7", "read", "a", "--certificate"), 2),
         ((file + ".none", "ci", "read", "a"), 66),
         (("/dev/null", "ci", "read", "a"), 65),
     ]:
         done = run(*words)
         equal(done.returncode, code, f"exit code of {words}")
         check(done.stderr.startswith("holdfast: ") and not done.stdout, f"{words}: {done}")
+
+    with open(file + ".bad", "w") as f:
+        f.write('{"version": 1,\n"roles": {"r": {}},\n"bindings": [\n'
+                '{"certificate": "host-7", "roles": ["r"]}]}\n')
+    done = run(file + ".bad", "ci", "read", "a")
+    check(done.returncode == 65 and "line 4: " in done.stderr, f"the line of a mistake: {done}")
 
     done = run(file, "ci", "acquire", "deploy/x", "--role", "deployer", "--json")
     shown = json.loads(done.stdout)

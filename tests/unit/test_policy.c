@@ -31,7 +31,7 @@ static const char office[] =
     "  {\"subject\": \"*.guest.example\", \"roles\": [\"guest\"]},"
     "  {\"subject\": \"svc-*-prod\", \"roles\": [\"deployer\"]},"
     "  {\"subject\": \"root\", \"roles\": [\"operator\", \"nobody\"]},"
-    "  {\"certificate\": \"host1\", \"roles\": [\"operator\"]}]}";
+    "  {\"certificate\": \"mount/host1\", \"roles\": [\"operator\"]}]}";
 
 static struct policy *parse(const char *text)
 {
@@ -123,8 +123,8 @@ static void test_roles_of_tokens(void **state)
     static const char *const roles[] = {"unknown", "deployer", "operatorx", "", "reader "};
     struct policy *policy = parse(office);
     struct policy_subject with = {POLICY_TOKEN, "x", roles, 5};
-    struct policy_subject certificate = {POLICY_CERTIFICATE, "host1", NULL, 0};
-    struct policy_subject token = {POLICY_TOKEN, "host1", NULL, 0};
+    struct policy_subject certificate = {POLICY_CERTIFICATE, "mount/host1", NULL, 0};
+    struct policy_subject token = {POLICY_TOKEN, "mount/host1", NULL, 0};
     struct policy_subject ci = {POLICY_CERTIFICATE, "ci-1", NULL, 0};
     (void)state;
     assert_true(policy_allows(policy, &with, POLICY_ACQUIRE, bytes_str("deploy"), NULL));
@@ -229,7 +229,7 @@ static void test_strict(void **state)
         {BINDINGS("{}"), "array"},
         {BINDINGS("[5]"), "object"},
         {BINDINGS("[{\"roles\":[\"r\"]}]"), "subject"},
-        {BINDINGS("[{\"subject\":\"a\",\"certificate\":\"a\",\"roles\":[\"r\"]}]"), "either"},
+        {BINDINGS("[{\"subject\":\"a\",\"certificate\":\"mount/a\",\"roles\":[\"r\"]}]"), "either"},
         {BINDINGS("[{\"subject\":5,\"roles\":[\"r\"]}]"), "string"},
         {BINDINGS("[{\"subject\":\"\",\"roles\":[\"r\"]}]"), "string"},
         {BINDINGS("[{\"subject\":\"*a*\",\"roles\":[\"r\"]}]"), "more than one"},
@@ -238,6 +238,23 @@ static void test_strict(void **state)
         {BINDINGS("[{\"subject\":\"a\",\"roles\":[\"q\"]}]"), "\"q\""},
         {BINDINGS("[{\"subject\":\"a\",\"roles\":[7]}]"), "string"},
         {BINDINGS("[{\"subject\":\"a\",\"roles\":[\"r\"],\"rolls\":1}]"), "rolls"},
+        {BINDINGS("[{\"certificate\":\"web1\",\"roles\":[\"r\"]}]"), "KIND/NAME"},
+        {BINDINGS("[{\"certificate\":\"mount*\",\"roles\":[\"r\"]}]"), "KIND/NAME"},
+        {BINDINGS("[{\"certificate\":\"mount/\",\"roles\":[\"r\"]}]"), "KIND/NAME"},
+        {BINDINGS("[{\"certificate\":\"user/x\",\"roles\":[\"r\"]}]"), "KIND/NAME"},
+        {BINDINGS("[{\"certificate\":\"mount/a/b\",\"roles\":[\"r\"]}]"), "KIND/NAME"},
+        /* Each complaint tells the line. */
+        {"{\"version\": 1,\n\"roles\": {\n\"r\": {\"allow\": [\n{\"verbs\": [\"read\"], "
+         "\"paths\": [\"a\"]},\n{\"verbs\": [\"read\"],\n\"paths\": [\"a\",\n\"b//c\"]}]}}}",
+         "line 7: "},
+        {"{\"version\": 1,\n\"roles\": {\"a\": {\"comment\": \"}]\\\"\"}, \"b\": "
+         "{}},\n\"bindings\": [\n"
+         "{\"subject\": \"x\", \"roles\": [\"a\"]},\n{\"certificate\":\n\"web\", \"roles\": "
+         "[\"b\"]}]}",
+         "line 6: "},
+        {"{\n\"version\":\n 2, \"roles\": {}}", "line 3: "},
+        {"{\"version\": 1,\n\n\"roles\": {\n\"r\": {\"allow\": [],\n \"denny\": []}}}", "line 5: "},
+        {"{\"version\": 1,\n\"roles\": {\n\"r\": x}}", "line 3"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {

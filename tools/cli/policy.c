@@ -26,6 +26,11 @@ static int check(struct cli *cli, char **words)
     enum policy_verb verb;
     if (policy_verb_parse(words[2], &verb) < 0)
         return cli_fail(EXIT_USAGE, "'%s' is no verb: read, acquire, break or admin", words[2]);
+    if (cli->certificate && !policy_certificate_valid(words[1]))
+        return cli_fail(EXIT_USAGE,
+                        "'%s' is no certificate's name: KIND/NAME, as in mount/web1, with node, "
+                        "mount, gateway or client as the kind",
+                        words[1]);
     int result = policy_load(words[0], &policy, &sentence);
     if (result < 0) {
         int code = result == -EINVAL ? EXIT_BAD_DATA : EXIT_NOTHING;
