@@ -31,7 +31,7 @@ void control_free(struct control *c);
 /* libfuse's table of operations: fs_ops, with the directory put in front of them. */
 void control_operations(struct fuse_lowlevel_ops *ret_ops);
 
-/* Append what `metrics` shows. */
+/* Append what `metrics` shows, but for the figures of the process. */
 void control_metrics(struct fs *fs, struct buf *out);
 
 /* ---- What the mount tells of itself, for `events` and `metrics` ---- */

@@ -58,7 +58,10 @@ void control_read(fuse_req_t req, struct control_handle *h, size_t size, off_t o
     } else if (h->file == CONTROL_METRICS) {
         h->text.size = 0;
         h->has_text = true;
+        process_stats_read(&h->control->process, NULL);
+        build_info_write("mount", &h->text);
         control_metrics(h->control->fs, &h->text);
+        process_stats_write(&h->control->process, &h->text);
         control_reply_text(req, &h->text, size, off);
     } else {
         control_ask(req, h, size, off);

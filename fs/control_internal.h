@@ -12,6 +12,7 @@
 #include "fs/event_log.h"
 #include "fs/follow.h"
 #include "raftstore/base/buf.h"
+#include "telemetry/process.h"
 
 #define CONTROL_SESSION_EVENTS (CLIENT_SESSION_ENDED + 1)
 
@@ -52,6 +53,7 @@ struct control {
     struct fs *fs;
     uint64_t begin_boot_ns;
     uint64_t begin_wall_ms;
+    struct process_stats process; /* As last written down. */
     struct control_handle_list handles;
     struct control_events events;
     uint64_t session_id; /* Our last one; 0 = there was none. */

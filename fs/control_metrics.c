@@ -5,12 +5,7 @@
 #include "fs/locking.h"
 #include "raftstore/base/prometheus.h"
 
-#include <fcntl.h>
-#include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 struct control_counts control_count(struct fs *fs)
 {
@@ -24,14 +19,6 @@ struct control_counts control_count(struct fs *fs)
         LIST_FOREACH(l, &f->lockers, in_file)
     n.locks[l->kind] += locker_holds(l);
     return n;
-}
-
-/* One sample with one label. */
-static void sample(struct prometheus *p, const char *key, const char *label, uint64_t value)
-{
-    prometheus_sample(p, "");
-    prometheus_label(p, key, bytes_str(label));
-    prometheus_u64(p, value);
 }
 
 /* ---- Requests of the kernel ------------------------------------------------------------- */
@@ -64,23 +51,9 @@ static void add_operations(const struct tally *t, struct buf *out)
 
 static void add_latency(struct prometheus *p, const char *kind, const struct client_latency *l)
 {
-    uint64_t n = 0;
-    char bound[32];
-    for (unsigned i = 0; i <= CLIENT_LATENCY_BUCKETS; i++) {
-        uint64_t us = CLIENT_LATENCY_FIRST_US << i;
-        n += l->buckets[i];
-        (void)snprintf(bound, sizeof bound, "%" PRIu64 ".%06" PRIu64, us / 1000000, us % 1000000);
-        prometheus_sample(p, "_bucket");
-        prometheus_label(p, "kind", bytes_str(kind));
-        prometheus_label(p, "le", bytes_str(i < CLIENT_LATENCY_BUCKETS ? bound : "+Inf"));
-        prometheus_u64(p, n);
-    }
-    prometheus_sample(p, "_sum");
-    prometheus_label(p, "kind", bytes_str(kind));
-    prometheus_seconds(p, l->sum_ns);
-    prometheus_sample(p, "_count");
-    prometheus_label(p, "kind", bytes_str(kind));
-    prometheus_u64(p, l->n);
+    const struct prometheus_label labels[] = {{"kind", kind}, {0}};
+    prometheus_histogram(p, labels, l->buckets, CLIENT_LATENCY_BUCKETS,
+                         CLIENT_LATENCY_FIRST_US * NS_PER_US, l->sum_ns);
 }
 
 static void add_failures(struct prometheus *p, const char *kind, const struct client_latency *l)
@@ -136,11 +109,11 @@ static void add_session(const struct control *c, const struct client_info *info,
     struct prometheus p = prometheus_begin(out, "holdfast_mount_session_state", "gauge",
                                            "1 for the state that the session is in.");
     for (unsigned i = 0; i < 4; i++)
-        sample(&p, "state", control_session_states[i], i == state);
+        prometheus_labelled(&p, "state", control_session_states[i], i == state);
     p = prometheus_begin(out, "holdfast_mount_session_events_total", "counter",
                          "What became of sessions.");
     for (unsigned i = CLIENT_SESSION_OPENED; i < CONTROL_SESSION_EVENTS; i++)
-        sample(&p, "event", events[i], c->n_session_events[i]);
+        prometheus_labelled(&p, "event", events[i], c->n_session_events[i]);
     prometheus_single_seconds(out, "holdfast_mount_session_remaining_seconds", "gauge",
                               "Until the session is lost, unless it is kept.",
                               control_left_ns(info->session_deadline_boot_ns));
@@ -152,15 +125,15 @@ static void add_holds(struct fs *fs, struct buf *out)
     struct control_counts n = control_count(fs);
     struct prometheus p =
         prometheus_begin(out, "holdfast_mount_holds", "gauge", "Held through this mount.");
-    sample(&p, "kind", "lease", n.leases);
-    sample(&p, "kind", "flock", n.locks[LOCKER_FLOCK]);
-    sample(&p, "kind", "fcntl", n.locks[LOCKER_FCNTL]);
+    prometheus_labelled(&p, "kind", "lease", n.leases);
+    prometheus_labelled(&p, "kind", "flock", n.locks[LOCKER_FLOCK]);
+    prometheus_labelled(&p, "kind", "fcntl", n.locks[LOCKER_FCNTL]);
     prometheus_single(out, "holdfast_mount_waiters", "gauge", "Lock calls that wait.", n.waiting);
     p = prometheus_begin(out, "holdfast_mount_lost_holds_total", "counter",
                          "Holds lost: not renewed in time, or broken.");
-    sample(&p, "kind", "lease", c->n_leases_lost);
-    sample(&p, "kind", "flock", c->n_locks_lost[LOCKER_FLOCK]);
-    sample(&p, "kind", "fcntl", c->n_locks_lost[LOCKER_FCNTL]);
+    prometheus_labelled(&p, "kind", "lease", c->n_leases_lost);
+    prometheus_labelled(&p, "kind", "flock", c->n_locks_lost[LOCKER_FLOCK]);
+    prometheus_labelled(&p, "kind", "fcntl", c->n_locks_lost[LOCKER_FCNTL]);
 }
 
 static void add_events(const struct control_events *e, struct buf *out)
@@ -171,41 +144,7 @@ static void add_events(const struct control_events *e, struct buf *out)
                       e->n_open);
 }
 
-/* ---- The process ------------------------------------------------------------------------ */
-
-/* Second word of /proc/self/statm. */
-static uint64_t resident_bytes(void)
-{
-    char text[128] = "", *end = NULL;
-    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    (void)close(fd); /* Only read from. */
-    if (n <= 0)
-        return 0;
-    (void)strtoull(text, &end, 10);
-    return strtoull(end, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-static uint64_t ns_of(struct timeval t)
-{
-    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_usec * NS_PER_US;
-}
-
-static void add_process(const struct control *c, struct buf *out)
-{
-    struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) == 0)
-        prometheus_single_seconds(out, "process_cpu_seconds_total", "counter",
-                                  "User and system time of the daemon.",
-                                  ns_of(usage.ru_utime) + ns_of(usage.ru_stime));
-    prometheus_single(out, "process_resident_memory_bytes", "gauge", "Resident memory.",
-                      resident_bytes());
-    prometheus_single_seconds(out, "process_start_time_seconds", "gauge",
-                              "Start of the daemon, since the epoch.",
-                              c->begin_wall_ms * NS_PER_MS);
-}
+/* ---- All of it -------------------------------------------------------------------------- */
 
 static void add_info(const struct fs *fs, struct buf *out)
 {
@@ -228,5 +167,4 @@ void control_metrics(struct fs *fs, struct buf *out)
     add_session(fs->control, &info, out);
     add_holds(fs, out);
     add_events(&fs->control->events, out);
-    add_process(fs->control, out);
 }

@@ -2,6 +2,7 @@
 
 #include "fs/attr.h"
 #include "fs/channel.h"
+#include "fs/control.h"
 #include "fs/errno_table.h"
 #include "fs/fs.h"
 #include "fs/host.h"
@@ -9,6 +10,7 @@
 #include "raftstore/base/log.h"
 #include "raftstore/node/node.h"
 #include "raftstore/wire/codes.h"
+#include "telemetry/endpoint.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -31,6 +33,7 @@ struct daemon {
     struct tls_context *tls; /* NULL: in the clear. */
     struct fs fs;
     struct channel channel;
+    struct endpoint *endpoint; /* NULL: none. */
     uv_signal_t signals[3];
     uv_timer_t retry; /* To start the store again. */
     uv_timer_t late;  /* Runs while we end; does not keep the loop going. */
@@ -112,6 +115,9 @@ static void daemon_stop(struct daemon *d)
         uv_close((uv_handle_t *)&d->signals[i], NULL);
     uv_close((uv_handle_t *)&d->retry, NULL);
     fs_close(&d->fs);
+    if (d->endpoint != NULL)
+        endpoint_close(d->endpoint, NULL, NULL);
+    d->endpoint = NULL;
     if (d->client != NULL)
         client_close(d->client, CLOSE_GRACE_MS, on_client_closed, d);
     else
@@ -361,6 +367,53 @@ static void start_node(struct daemon *d)
     start_client(d);
 }
 
+/* ---- Metrics and health over HTTP ---- */
+
+static void on_metrics(void *arg, struct buf *out)
+{
+    struct daemon *d = arg;
+    if (d->client != NULL)
+        control_metrics(&d->fs, out);
+    if (d->node != NULL)
+        node_metrics(d->node, out);
+}
+
+static const char *on_unready(void *arg)
+{
+    struct daemon *d = arg;
+    if (d->stopping)
+        return "this mount ends";
+    if (!d->ready || d->client == NULL)
+        return "not mounted yet";
+    if (d->node != NULL && node_unready(d->node) != NULL)
+        return node_unready(d->node);
+    if (!client_in_touch(d->client))
+        return "no leader answers";
+    return NULL;
+}
+
+static int open_endpoint(struct daemon *d, char **ret_sentence)
+{
+    const struct options *o = d->config->options;
+    struct endpoint_config config = {
+        .loop = &d->loop,
+        .address = o->http,
+        .insecure = o->http_insecure,
+        .remedy = "http_insecure",
+        .data = d->config->data,
+        .component = "mount",
+        .metrics = on_metrics,
+        .unready = on_unready,
+        .arg = d,
+    };
+    if (config.address.host[0] == '\0')
+        return 0;
+    int r = endpoint_open(&config, &d->endpoint, ret_sentence);
+    if (r == 0)
+        LOG_INFO("metrics and health", "http=%s", endpoint_address(d->endpoint));
+    return r;
+}
+
 static int start(struct daemon *d)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
@@ -394,6 +447,12 @@ static int start(struct daemon *d)
 
 static void begin(struct daemon *d)
 {
+    char *sentence = NULL;
+    if (open_endpoint(d, &sentence) < 0) {
+        fail(d, "%s", sentence);
+        free(sentence);
+        return;
+    }
     int r = host_clear_dead_mount(d->config->dir);
     host_raise_limits();
     host_check_request_timeout();

@@ -39,6 +39,9 @@ const char options_usage[] =
     "  tls=DIR            speak TLS 1.3 with DIR/ca.crt, DIR/tls.crt and DIR/tls.key (SIGHUP reads "
     "them\n"
     "                     anew); the host is the one that the certificate names\n"
+    "  http=HOST:PORT     serve /metrics, /healthz and /readyz there, in the clear; on loopback, "
+    "unless\n"
+    "  http_insecure      is said, too\n"
     "  log=FILE           log of a daemon in the background\n"
     "  log_level=LEVEL    error, warn, info or debug (info)\n"
     "  ro rw exec noexec atime noatime relatime sync dirsync   as of mount(8)\n"
@@ -103,6 +106,8 @@ static bool parse_flag(struct options *o, struct bytes word)
         o->allow_other = true;
     else if (bytes_equal(word, bytes_str("dirwatch")))
         o->dirwatch = true;
+    else if (bytes_equal(word, bytes_str("http_insecure")))
+        o->http_insecure = true;
     else if (bytes_equal(word, bytes_str("noallow_other")))
         o->allow_other = false;
     else if (word.size >= 2 && memcmp(word.data, "x-", 2) == 0)
@@ -190,6 +195,15 @@ static int parse_rate(struct options *o, struct bytes value, char **ret_sentence
                  : 0;
 }
 
+static int parse_http(struct options *o, struct bytes value, char **ret_sentence)
+{
+    char *text = NULL;
+    set_string(&text, value);
+    int r = address_parse(text, &o->http);
+    free(text);
+    return r < 0 || o->http.is_unix ? refuse(ret_sentence, "http= wants HOST:PORT") : 0;
+}
+
 /* One option of -o.
  *
  * Return: 0; -ENOENT not one of ours; -EINVAL with a sentence. */
@@ -204,6 +218,8 @@ static int parse_option(struct options *o, struct bytes word, char **ret_sentenc
     struct bytes value = bytes_of(equals + 1, word.size - key.size - 1);
     if (bytes_equal(key, bytes_str("rate")))
         return parse_rate(o, value, ret_sentence);
+    if (bytes_equal(key, bytes_str("http")))
+        return parse_http(o, value, ret_sentence);
     if (bytes_equal(key, bytes_str("ttl")))
         return parse_time(key, value, WIRE_TTL_MS_MIN, WIRE_TTL_MS_MAX, &o->ttl_ms, ret_sentence);
     if (bytes_equal(key, bytes_str("session_ttl")))

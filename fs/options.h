@@ -3,6 +3,7 @@
 #define HOLDFAST_FS_OPTIONS_H
 
 #include "auth/rate.h"
+#include "raftstore/base/address.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/base/log.h"
 
@@ -35,6 +36,8 @@ struct options {
     char *host;           /* Host that the mount speaks for; NULL = this machine's name. */
     char *tls;            /* Directory of certificates; NULL = the cluster speaks in the clear. */
     char *log;            /* Log file in the background; NULL = default. */
+    struct address http;  /* Where to serve metrics and health; host "" = nowhere. */
+    bool http_insecure;   /* There beyond loopback, too. */
     enum log_level log_level;
     struct buf fuse; /* Comma list of what the kernel's mount is told (ro, noexec, ...). */
     /* Requests for locks, per uid; number 0 = no limit. */

@@ -12,6 +12,7 @@
 #ifndef HOLDFAST_BASE_PROMETHEUS_H
 #define HOLDFAST_BASE_PROMETHEUS_H
 
+#include "raftstore/base/buckets.h"
 #include "raftstore/base/buf.h"
 
 struct prometheus {
@@ -36,6 +37,28 @@ void prometheus_label(struct prometheus *p, const char *key, struct bytes value)
 /* The sample's value. */
 void prometheus_u64(struct prometheus *p, uint64_t value);
 void prometheus_seconds(struct prometheus *p, uint64_t ns);
+
+/* A label of a histogram's series; the last of a list has no key. */
+struct prometheus_label {
+    const char *key;
+    const char *value;
+};
+
+/* A histogram's series: its buckets, sum and count, with these labels (NULL: none). */
+void prometheus_buckets(struct prometheus *p,
+                        const struct prometheus_label *labels,
+                        const struct buckets *b);
+
+/* The same for other buckets: `counts[i]` of up to first_ns << i, counts[n_bounded] of the rest. */
+void prometheus_histogram(struct prometheus *p,
+                          const struct prometheus_label *labels,
+                          const uint64_t *counts,
+                          unsigned n_bounded,
+                          uint64_t first_ns,
+                          uint64_t sum_ns);
+
+/* A whole sample with one label. */
+void prometheus_labelled(struct prometheus *p, const char *key, const char *label, uint64_t value);
 
 /* A family with one sample and no labels. */
 void prometheus_single(

@@ -342,6 +342,8 @@ static int start_parts(struct node *n, const struct node_member *own, char **ret
     const struct store_loaded *loaded;
     struct replica_entry first = {0};
     int rv = node_load_tls(n, ret_sentence);
+    if (rv == 0)
+        rv = node_http_open(n, ret_sentence);
     if (rv < 0)
         return rv;
     rv = open_store(n, &loaded, ret_sentence);
@@ -481,6 +483,7 @@ static void node_close(struct node *n)
     n->closing = true;
     n->n_open++; /* Held while we are in here. */
     admin_close(n);
+    node_http_close(n);
     listener_close(n->listener, part_closed, n);
     if (n->peers != NULL)
         peers_close(n->peers, part_closed, n);

@@ -6,6 +6,7 @@
 #define HOLDFAST_NODE_NODE_H
 
 #include "raftstore/base/address.h"
+#include "raftstore/base/buf.h"
 #include "raftstore/lock/lock.h"
 
 #include <uv.h>
@@ -29,12 +30,15 @@ struct node_config {
     struct address listen_raft; /* Where to listen for nodes and clients if not at this member's
                                    own addresses; host "" = there. */
     struct address listen_client;
-    bool join;                    /* Do not bootstrap: wait to be added by `holdfast member add`. */
-    bool insecure;                /* Plain TCP beyond loopback is allowed. */
-    const char *tls;              /* Directory of ca.crt, tls.crt, tls.key; NULL = plain TCP. */
-    unsigned election_timeout_ms; /* 0 = default. */
-    unsigned heartbeat_ms;        /* 0 = default. */
-    size_t snapshot_log_bytes;    /* 0 = default. */
+    bool join;     /* Do not bootstrap: wait to be added by `holdfast member add`. */
+    bool insecure; /* Plain TCP beyond loopback is allowed. */
+    struct address
+        http; /* Where to tell of itself: /metrics, /healthz, /readyz; host "" = nowhere. */
+    bool http_insecure;            /* There beyond loopback, too (it is in the clear). */
+    const char *tls;               /* Directory of ca.crt, tls.crt, tls.key; NULL = plain TCP. */
+    unsigned election_timeout_ms;  /* 0 = default. */
+    unsigned heartbeat_ms;         /* 0 = default. */
+    size_t snapshot_log_bytes;     /* 0 = default. */
     unsigned snapshot_log_entries; /* 0 = default. */
     struct lock_limits limits;     /* All zero = defaults. */
     /* The node can't go on; it has stopped serving. The process should exit (holdfastd: code 4). */
@@ -56,6 +60,14 @@ int node_start(const struct node_config *config, struct node **ret_node, char **
  * Return: 0 (also without TLS); negative errno: the old ones stay, *ret_sentence (malloc()ed) says
  * why. */
 int node_reload_tls(struct node *n, char **ret_sentence);
+
+/* Append what the node counts, in Prometheus' text format. */
+void node_metrics(const struct node *n, struct buf *out);
+
+/* Can the node serve reads and take part in commits?  For /readyz.
+ *
+ * Return: NULL: yes; else why not (static storage). */
+const char *node_unready(const struct node *n);
 
 /* Hand leadership over (bounded by about two election timeouts), stop serving, finish writes, then
  * `cb`; the node is freed before it. */

@@ -90,6 +90,7 @@ struct node {
     struct peers *peers; /* NULL: embedded, no other nodes. */
     struct listener *listener;
     struct events *events;
+    struct endpoint *endpoint; /* NULL: none. */
     uv_check_t check;
     uv_prepare_t prepare;
     uv_timer_t timer; /* Wakes the loop for replica_flush(). */
@@ -189,6 +190,11 @@ void admin_compacted(struct node *n, uint64_t index);
 void admin_sweep(struct node *n);
 /* Give up what runs. Return: false: a job is still to end (it calls node_unref()). */
 void admin_close(struct node *n);
+
+/* node_http.c: serve metrics and health, if config.http says where; from node_start() and
+ * node_close(). */
+int node_http_open(struct node *n, char **ret_sentence);
+void node_http_close(struct node *n);
 
 /* stall.c */
 void stall_poll_begins(struct node *n, uint64_t now_ns);

@@ -25,6 +25,8 @@ static const char help_text[] =
     "  --tls DIR               speak TLS 1.3 only, with DIR/ca.crt, DIR/tls.crt and DIR/tls.key\n"
     "                          ('holdfast cert' makes them; SIGHUP: read them anew)\n"
     "  --insecure              allow plain TCP beyond loopback\n"
+    "  --http HOST:PORT        serve /metrics, /healthz and /readyz there, in the clear\n"
+    "  --http-insecure         allow that beyond loopback (--insecure allows it, too)\n"
     "  --log-level LEVEL       error, warn, info (default) or debug\n"
     "  --election-timeout-ms N default 250\n"
     "  --heartbeat-ms N        default 10\n"
@@ -50,6 +52,8 @@ enum {
     OPT_JOIN,
     OPT_INSECURE,
     OPT_TLS,
+    OPT_HTTP,
+    OPT_HTTP_INSECURE,
     OPT_LOG_LEVEL,
     OPT_ELECTION,
     OPT_HEARTBEAT,
@@ -67,6 +71,8 @@ static const struct option long_options[] = {
     {"join", no_argument, NULL, OPT_JOIN},
     {"insecure", no_argument, NULL, OPT_INSECURE},
     {"tls", required_argument, NULL, OPT_TLS},
+    {"http", required_argument, NULL, OPT_HTTP},
+    {"http-insecure", no_argument, NULL, OPT_HTTP_INSECURE},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"election-timeout-ms", required_argument, NULL, OPT_ELECTION},
     {"heartbeat-ms", required_argument, NULL, OPT_HEARTBEAT},
@@ -184,6 +190,13 @@ static int one_option(int option, char *value, struct node_config *c)
         return -1;
     case OPT_TLS:
         c->tls = value;
+        return -1;
+    case OPT_HTTP:
+        if (address_parse(value, &c->http) < 0 || c->http.is_unix)
+            return usage("--http %s: must be HOST:PORT", value);
+        return -1;
+    case OPT_HTTP_INSECURE:
+        c->http_insecure = true;
         return -1;
     case OPT_LOG_LEVEL:
         return log_level(value);

@@ -391,6 +391,7 @@ static void receive_raft(struct replica *r, uint64_t from, const Hf__PeerFrame *
         break;
     }
     if (m.type == RAFT_APPEND_ENTRIES) {
+        r->leader_commit = m.append_entries.leader_commit;
         receive_append(r, &m);
         return;
     }
@@ -560,6 +561,7 @@ struct replica_view replica_view(const struct replica *r)
         .reads = r->n_reads,
         .read_rounds = r->n_rounds,
         .elections = r->n_elections,
+        .leader_commit_index = r->leader_commit > r->commit ? r->leader_commit : r->commit,
         .dropped = r->n_dropped,
     };
 }

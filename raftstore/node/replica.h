@@ -236,6 +236,7 @@ struct replica_view {
     uint64_t n_queued;   /* Commands not yet proposed. */
     uint64_t n_inflight; /* Entries proposed and not yet applied. */
     uint64_t entries, commands, reads, read_rounds, elections; /* Counters since start. */
+    uint64_t leader_commit_index; /* As the leader told last; never below ours. */
     uint64_t dropped; /* Messages of nodes that were impossible, out of place or a stranger's. */
 };
 struct replica_view replica_view(const struct replica *r);

@@ -181,6 +181,7 @@ struct replica {
     struct lock_table *table;
     struct arena arena; /* Unpacked commands. */
     uint64_t commit, applied;
+    uint64_t leader_commit; /* As the last AppendEntries told it. */
     bool applying;
     uint64_t applied_stamp_ns, applied_at_ns; /* Cluster time seen, and when. */
     struct buf conf_applied;                  /* Newest applied configuration, encoded. */
