@@ -6,9 +6,9 @@
 #include "fs/control_internal.h"
 
 #include "fs/errno_table.h"
-#include "fs/fields.h"
 #include "fs/locker.h"
 #include "fs/op.h"
+#include "raftstore/base/fields.h"
 #include "raftstore/wire/pack.h"
 
 #include <stdlib.h>

@@ -8,8 +8,8 @@
 #include "fs/control_internal.h"
 
 #include "fs/event_line.h"
-#include "fs/fields.h"
 #include "fs/locker.h"
+#include "raftstore/base/fields.h"
 
 #include <poll.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #include "fs/event_line.h"
 
-#include "fs/fields.h"
+#include "raftstore/base/fields.h"
 #include "raftstore/wire/codes.h"
 #include "raftstore/wire/pack.h"
 

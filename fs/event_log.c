@@ -1,6 +1,6 @@
 #include "fs/event_log.h"
 
-#include "fs/fields.h"
+#include "raftstore/base/fields.h"
 
 #include <assert.h>
 #include <stdlib.h>

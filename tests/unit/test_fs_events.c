@@ -12,7 +12,7 @@
 
 #include "fs/event_line.h"
 #include "fs/event_log.h"
-#include "fs/fields.h"
+#include "raftstore/base/fields.h"
 #include "raftstore/wire/codes.h"
 #include "raftstore/wire/pack.h"
 

@@ -1,4 +1,4 @@
-r"""Lines of key=value pairs with quoted values (fs/fields.h), read strictly.
+r"""Lines of key=value pairs with quoted values (raftstore/base/fields.h), read strictly.
 
 fields(b'a=1 b="x y\x0a"') -> {"a": b"1", "b": b"x y\n"}; ValueError for anything else.
 """

@@ -1,8 +1,8 @@
 /* Lines of key=value pairs, which programs can read back: a value that is not a plain word stands
  * in double quotes, with \" and \\ for these two, and \xNN for control bytes and what is no UTF-8.
  * So no value, whatever its bytes, begins a new line or looks like a further pair.  Pure. */
-#ifndef HOLDFAST_FS_FIELDS_H
-#define HOLDFAST_FS_FIELDS_H
+#ifndef HOLDFAST_BASE_FIELDS_H
+#define HOLDFAST_BASE_FIELDS_H
 
 #include "raftstore/base/buf.h"
 
