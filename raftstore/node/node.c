@@ -45,19 +45,6 @@ void node_wake(struct node *n)
         (void)uv_idle_start(&n->awake, idle_nothing); /* Fails only without a callback. */
 }
 
-const char *node_client_address(const char *text)
-{
-    const char *comma = strchr(text, ',');
-    return comma != NULL ? comma + 1 : "";
-}
-
-void node_raft_address(const char *text, char *out, size_t size)
-{
-    const char *comma = strchr(text, ',');
-    size_t n = comma != NULL ? (size_t)(comma - text) : strlen(text);
-    (void)snprintf(out, size, "%.*s", (int)(n < 512 ? n : 512), text);
-}
-
 void node_state_changed(struct node *n)
 {
     if (n->replica == NULL)

@@ -119,6 +119,13 @@ void check_acked_session(struct world *w, uint64_t session_id, uint64_t deadline
         w->session_acked[session_id] = deadline_ns;
 }
 
+void world_unpromised(struct world *w, uint64_t token)
+{
+    struct token_record *t = token_find(w, token);
+    if (t != NULL)
+        t->deadline_ns = 0;
+}
+
 static void effect_ended(struct world *w, const struct lock_effect *e, uint64_t stamp_ns)
 {
     struct token_record *t = token_find(w, e->token);
@@ -206,26 +213,41 @@ void check_read(struct node *n, uint64_t acked_index)
 
 /* ---- Mutual exclusion -------------------------------------------------------------------- */
 
-static bool belief_holds(const struct world *w, const struct client *c, const struct belief *b)
+/* What a client relies on now; token 0: nothing. */
+static struct belief belief_now(const struct world *w, const struct client *c, unsigned path)
 {
-    uint64_t now_ns = client_clock_ns(w, c);
-    if (b->token == 0)
-        return false;
-    return now_ns < (b->session_bound ? c->session_deadline_ns : b->deadline_ns);
+    struct belief b = c->beliefs[path];
+    if (c->app != NULL) {
+        struct app_belief a = app_believes(c->app, path);
+        return (struct belief){.token = a.token, .mode = a.mode, .limit = a.limit};
+    }
+    if (client_clock_ns(w, c) >= (b.session_bound ? c->session_deadline_ns : b.deadline_ns))
+        b.token = 0;
+    return b;
+}
+
+void world_believed(struct world *w, unsigned number, unsigned path)
+{
+    check_belief(w, &w->clients[number], path);
+}
+
+void world_promised(struct world *w, uint64_t token, uint64_t deadline_ns)
+{
+    check_acked_hold(w, token, deadline_ns);
 }
 
 /* A belief begins or is prolonged: nobody else may believe what conflicts with it, and no more may
  * believe in a semaphore's slots than each of them allows. */
 void check_belief(struct world *w, const struct client *c, unsigned path)
 {
-    const struct belief *mine = &c->beliefs[path];
+    const struct belief now = belief_now(w, c, path), *mine = &now;
     uint32_t n_slots = 1, limit = mine->limit;
-    if (!belief_holds(w, c, mine))
+    if (mine->token == 0)
         return;
     for (unsigned i = 0; i < w->n_clients; i++) {
         const struct client *other = &w->clients[i];
-        const struct belief *theirs = &other->beliefs[path];
-        if (other == c || !belief_holds(w, other, theirs) ||
+        const struct belief now_theirs = belief_now(w, other, path), *theirs = &now_theirs;
+        if (other == c || theirs->token == 0 ||
             (mine->mode == LOCK_SHARED && theirs->mode == LOCK_SHARED))
             continue;
         if (mine->limit != 0 && theirs->limit != 0) {
@@ -310,8 +332,11 @@ void check_end(struct world *w)
             check_end_node(w, &w->nodes[i], applied);
     }
     for (unsigned i = 0; i < w->n_clients; i++) {
-        if (w->clients[i].done_after_heal == 0)
+        const struct app *app = w->clients[i].app;
+        if (app != NULL ? app_counts(app).done_after_heal == 0 : w->clients[i].done_after_heal == 0)
             world_fail(w, "client %u got no answer after healing", i);
+        if (app != NULL)
+            app_check_end(w->clients[i].app, replica_table(leader->replica));
     }
 }
 

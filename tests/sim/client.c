@@ -12,16 +12,26 @@ uint64_t client_clock_ns(const struct world *w, const struct client *c)
     return clock_local_ns(w->now_ns, c->drift_ppm, c->offset_ns);
 }
 
-void client_start(struct client *c, struct world *w)
+void client_start(struct client *c, struct world *w, bool apps)
 {
+    if (apps && world_chance(w, 600))
+        c->app = app_new(w, c->number, PATHS);
     c->drift_ppm = (int64_t)world_below(w, 6001) - 3000;
     c->offset_ns = world_below(w, 1000000) * MS;
     c->guess = (unsigned)world_below(w, w->n_nodes);
     world_event(w, EVENT_CLIENT, c->number, world_between(w, 500 * MS, 1500 * MS));
 }
 
+void client_stop(struct client *c)
+{
+    if (c->app != NULL)
+        app_stop(c->app);
+}
+
 void client_free(struct client *c)
 {
+    if (c->app != NULL)
+        app_free(c->app);
     for (unsigned i = 0; i < SLOTS; i++)
         buf_deinit(&c->requests[i].packed);
 }
@@ -234,6 +244,11 @@ void client_think(struct world *w, struct client *c)
 {
     uint64_t now_ns = client_clock_ns(w, c);
     world_event(w, EVENT_CLIENT, c->number, world_between(w, 5 * MS, 120 * MS));
+    if (c->app != NULL) {
+        if (app_asleep_ns(c->app) <= w->now_ns)
+            app_think(c->app);
+        return;
+    }
     beliefs_expire(w, c);
     if (c->session_id != 0 && now_ns >= c->session_deadline_ns)
         session_forget(c);

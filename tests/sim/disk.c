@@ -131,6 +131,7 @@ static void disk_report_image(struct node *n, enum disk_op_type type, uint64_t i
     sim_image_unref(n->incoming);
     n->incoming = NULL;
     replica_image_installed(n->replica, now_ns, t);
+    serve_installed(n->serve, replica_view(n->replica).applied_index);
     check_installed(n, index);
 }
 

@@ -71,6 +71,23 @@ static void fault_restart_behind_cut(struct world *w)
     world_trace(w, "node %u cut from the leader", lost->number + 1);
 }
 
+/* Some applications lose some or all nodes, in both directions or in one. */
+static void apps_cut(struct world *w)
+{
+    bool all = world_chance(w, 400);
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        if (world_chance(w, 600))
+            continue;
+        unsigned one_way = (unsigned)world_below(w, 3);
+        for (unsigned j = 0; j < w->n_nodes; j++) {
+            bool cut = all || world_chance(w, 500);
+            w->app_cut[i][j][CABLE_APP] = cut && one_way != 1;
+            w->app_cut[i][j][CABLE_NODE] = cut && one_way != 2;
+        }
+    }
+    world_trace(w, "applications cut off");
+}
+
 static void network_weather(struct world *w)
 {
     w->loss_permille = world_chance(w, 500) ? (unsigned)world_below(w, 100) : 0;
@@ -143,7 +160,7 @@ void fault_next(struct world *w)
     for (unsigned i = 0; i < 3; i++)
         fault_member(w);
     world_event(w, EVENT_FAULT, 0, world_between(w, 20 * MS, 900 * MS));
-    switch (world_below(w, 14)) {
+    switch (world_below(w, 16)) {
     case 0:
         fault_crash(w, some_node(w));
         break;
@@ -182,6 +199,12 @@ void fault_next(struct world *w)
     case 12:
         fault_restart_behind_cut(w);
         break;
+    case 14:
+        apps_cut(w);
+        break;
+    case 15:
+        memset(w->app_cut, 0, sizeof w->app_cut);
+        break;
     case 13:
         if (world_chance(w, 200)) {
             for (unsigned i = 0; i < w->n_nodes; i++)
@@ -196,6 +219,7 @@ void fault_heal(struct world *w)
     w->healed = true;
     w->heal_ns = w->now_ns;
     network_open(w);
+    memset(w->app_cut, 0, sizeof w->app_cut);
     w->loss_permille = w->duplicate_permille = w->late_permille = 0;
     for (unsigned i = 0; i < w->n_nodes; i++) {
         struct node *n = &w->nodes[i];

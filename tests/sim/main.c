@@ -124,7 +124,22 @@ static bool arguments_parse(struct arguments *a, int argc, char **argv)
 struct totals {
     uint64_t seeds, events, entries, elections, crashes, images, snapshots, done, grants, reads,
         changes, shared_slots, renamed;
+    struct app_counts apps;
 };
+
+static void apps_add(struct app_counts *t, const struct app_counts *a)
+{
+    t->done += a->done;
+    t->grants += a->grants;
+    t->reads += a->reads;
+    t->waited += a->waited;
+    t->canceled += a->canceled;
+    t->timeouts += a->timeouts;
+    t->lost += a->lost;
+    t->sessions_lost += a->sessions_lost;
+    t->resumed += a->resumed;
+    t->crashes += a->crashes;
+}
 
 static void totals_add(struct totals *t, const struct world *w)
 {
@@ -142,6 +157,10 @@ static void totals_add(struct totals *t, const struct world *w)
         t->grants += w->clients[i].n_grants;
         t->reads += w->clients[i].n_reads;
         t->renamed += w->clients[i].n_renamed;
+        if (w->clients[i].app != NULL) {
+            struct app_counts a = app_counts(w->clients[i].app);
+            apps_add(&t->apps, &a);
+        }
     }
 }
 
@@ -156,6 +175,14 @@ static void totals_print(const struct totals *t)
            (unsigned long long)t->images, (unsigned long long)t->changes,
            (unsigned long long)t->done, (unsigned long long)t->grants, (unsigned long long)t->reads,
            (unsigned long long)t->shared_slots, (unsigned long long)t->renamed);
+    printf("the client library: %llu answers, %llu grants, %llu reads, %llu asked to wait, %llu "
+           "canceled, %llu out of time, %llu leases lost, %llu sessions lost, %llu resumed, %llu "
+           "processes died\n",
+           (unsigned long long)t->apps.done, (unsigned long long)t->apps.grants,
+           (unsigned long long)t->apps.reads, (unsigned long long)t->apps.waited,
+           (unsigned long long)t->apps.canceled, (unsigned long long)t->apps.timeouts,
+           (unsigned long long)t->apps.lost, (unsigned long long)t->apps.sessions_lost,
+           (unsigned long long)t->apps.resumed, (unsigned long long)t->apps.crashes);
 }
 
 static uint64_t real_s(void)
@@ -172,8 +199,8 @@ static bool seed_run(struct arguments *a, uint64_t seed, struct world *w, struct
     if (!ok)
         printf("seed %llu failed at %.6f: %s\n", (unsigned long long)seed, (double)w->now_ns / 1e9,
                w->failure);
-    world_free(w);
     totals_add(t, w);
+    world_free(w);
     return ok;
 }
 

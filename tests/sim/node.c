@@ -134,6 +134,10 @@ static void on_command_done(void *arg,
                             uint64_t index)
 {
     struct node *n = arg;
+    if (request_id >= SERVE_REQUEST_MIN) {
+        serve_command_done(n->serve, request_id, status, result, index);
+        return;
+    }
     struct open_request *o = open_find(n, request_id);
     if (o == NULL) {
         world_fail(n->world, "node %u answers a request twice", n->number + 1);
@@ -146,6 +150,10 @@ static void on_command_done(void *arg,
 static void on_read_done(void *arg, uint64_t read_id, enum replica_status status)
 {
     struct node *n = arg;
+    if (read_id >= SERVE_REQUEST_MIN) {
+        serve_read_done(n->serve, read_id, status);
+        return;
+    }
     struct open_request *o = open_find(n, read_id);
     if (o == NULL) {
         world_fail(n->world, "node %u answers a read twice", n->number + 1);
@@ -174,7 +182,10 @@ static void on_entry_applied(void *arg, uint64_t index, uint64_t term, struct by
 static void
 on_effects(void *arg, uint64_t index, uint64_t stamp_ns, const struct lock_effects *effects)
 {
-    check_effects(arg, index, stamp_ns, effects);
+    struct node *n = arg;
+    check_effects(n, index, stamp_ns, effects);
+    if (n->serve != NULL) /* Not while it starts. */
+        serve_effects(n->serve, index, stamp_ns, effects);
 }
 
 static void on_state_changed(void *arg)
@@ -218,6 +229,36 @@ const struct replica_io node_io = {
     .fatal = on_fatal,
     .log = on_log,
 };
+
+/* ---- Applications ------------------------------------------------------------------------ */
+
+bool world_is_cut(const struct world *w, unsigned app, unsigned node, enum cable_end from)
+{
+    return w->app_cut[app][node][from];
+}
+
+uint64_t world_app_asleep_ns(const struct world *w, unsigned app)
+{
+    return w->clients[app].app != NULL ? app_asleep_ns(w->clients[app].app) : 0;
+}
+
+uint64_t world_node_asleep_ns(const struct world *w, unsigned node)
+{
+    return w->nodes[node].paused_until_ns;
+}
+
+bool world_accept(struct world *w, unsigned node, struct cable *c)
+{
+    if (w->nodes[node].serve == NULL)
+        return false;
+    serve_accept(w->nodes[node].serve, c);
+    return true;
+}
+
+void world_node_turn(struct world *w, unsigned node)
+{
+    node_turn(&w->nodes[node]);
+}
 
 /* ---- Start and crash --------------------------------------------------------------------- */
 
@@ -287,6 +328,9 @@ void node_start(struct node *n)
         world_fail(w, "node %u can't start from its disk", n->number + 1);
     }
     free(entries);
+    if (n->up)
+        n->serve = serve_new(w, n->number, n->replica, n->drift_ppm, n->offset_ns,
+                             replica_view(n->replica).applied_index);
     world_trace(w, "node %u started, term %llu", n->number + 1, (unsigned long long)n->disk.term);
     node_turn(n);
 }
@@ -295,6 +339,8 @@ static void node_drop(struct node *n)
 {
     if (n->replica != NULL)
         n->world->n_elections += replica_view(n->replica).elections;
+    serve_free(n->serve);
+    n->serve = NULL;
     replica_free(n->replica);
     n->replica = NULL;
     n->up = false;
@@ -330,6 +376,7 @@ static void node_flush(struct node *n)
 {
     uint64_t wake = replica_flush(n->replica, node_clock_ns(n));
     n->wake_order = UINT64_MAX;
+    serve_flush(n->serve);
     if (wake == UINT64_MAX || n->world->failed)
         return;
     uint64_t at = clock_world_ns(wake, n->drift_ppm, n->offset_ns);

@@ -14,13 +14,14 @@
 #include "raftstore/lock/restore.h"
 #include "raftstore/node/replica.h"
 #include "raftstore/wire/pack.h"
+#include "tests/sim/app.h"
+#include "tests/sim/serve.h"
+#include "tests/sim/world.h"
 
 #define NODES_MAX   7
 #define CLIENTS_MAX 12
 #define PATHS       5
 #define MS          UINT64_C(1000000)
-
-struct world;
 
 /* ---- Events ------------------------------------------------------------------------------ */
 
@@ -38,6 +39,7 @@ enum event_type {
     EVENT_CLIENT,       /* Client: time to think. */
     EVENT_CLIENT_RETRY, /* Client: no answer to a request. */
     EVENT_FAULT,        /* The next fault. */
+    EVENT_CALL,         /* A function of its own. */
 };
 
 struct event {
@@ -51,6 +53,7 @@ struct event {
     enum replica_status status;
     struct buf bytes;        /* Owned. */
     struct sim_image *image; /* One reference. */
+    struct call call;
 };
 
 /* ---- Nodes ------------------------------------------------------------------------------- */
@@ -106,6 +109,7 @@ struct node {
     int64_t drift_ppm;
     uint64_t offset_ns;
     struct replica *replica;
+    struct serve *serve; /* Its door to applications; NULL while it is down. */
     bool turn_pending;
     uint64_t wake_order; /* Only the newest wake counts. */
     struct disk disk;
@@ -150,6 +154,8 @@ struct request {
 
 struct client {
     unsigned number;
+    struct app *app; /* Uses the product's client library; then nothing below counts.  NULL = it is
+                        modelled by client.c. */
     int64_t drift_ppm;
     uint64_t offset_ns;
     unsigned guess; /* Node to ask. */
@@ -212,6 +218,7 @@ struct world {
     /* Network. */
     bool blocked[NODES_MAX][NODES_MAX]; /* From, to. */
     unsigned loss_permille, duplicate_permille, late_permille;
+    bool app_cut[CLIENTS_MAX][NODES_MAX][2]; /* By the end that sends. */
     bool healed;
     uint64_t heal_ns;
 
@@ -234,17 +241,9 @@ struct world {
 };
 
 /* world.c */
-void world_trace(const struct world *w, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-void world_fail(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 struct event *world_event(struct world *w, enum event_type type, unsigned to, uint64_t delay_ns);
 void world_requeue(struct world *w, struct event *e, uint64_t at_ns);
 void event_free(struct event *e);
-uint64_t world_below(struct world *w, uint64_t bound);
-bool world_chance(struct world *w, unsigned permille);
-uint64_t world_between(struct world *w, uint64_t low, uint64_t high);
-uint64_t clock_local_ns(uint64_t now_ns, int64_t ppm, uint64_t offset_ns);
-uint64_t clock_world_ns(uint64_t local_ns, int64_t ppm, uint64_t offset_ns);
 bool world_run(struct world *w, const struct options *o); /* True: no check failed. */
 void world_free(struct world *w);
 
@@ -273,10 +272,11 @@ void node_turn(struct node *n); /* Ask for the end of the turn. */
 extern const struct replica_io node_io;
 
 /* client.c */
-void client_start(struct client *c, struct world *w);
+void client_start(struct client *c, struct world *w, bool apps);
 void client_think(struct world *w, struct client *c);
 void client_reply(struct world *w, struct client *c, const struct event *e);
 void client_retry(struct world *w, struct client *c, const struct event *e);
+void client_stop(struct client *c);
 void client_free(struct client *c);
 uint64_t client_clock_ns(const struct world *w, const struct client *c);
 

@@ -56,6 +56,58 @@ uint64_t clock_world_ns(uint64_t local_ns, int64_t ppm, uint64_t offset_ns)
     return (uint64_t)((__int128)(local_ns - offset_ns) * 1000000 / (1000000 + ppm)) + 2;
 }
 
+uint64_t world_now_ns(const struct world *w)
+{
+    return w->now_ns;
+}
+
+bool world_is_healed(const struct world *w)
+{
+    return w->healed;
+}
+
+uint64_t world_healed_ns(const struct world *w)
+{
+    return w->heal_ns;
+}
+
+unsigned world_n_nodes(const struct world *w)
+{
+    return w->n_nodes;
+}
+
+void world_acknowledged(struct world *w, uint64_t index)
+{
+    if (index > w->acked_index)
+        w->acked_index = index;
+}
+
+uint64_t world_acked_index(const struct world *w)
+{
+    return w->acked_index;
+}
+
+/* ---- Clocks ------------------------------------------------------------------------------ */
+
+static uint64_t sim_clock_read(const struct clock *clock)
+{
+    const struct sim_clock *c = (const struct sim_clock *)clock; /* Its first member. */
+    return clock_local_ns(c->world->now_ns, c->drift_ppm, c->offset_ns);
+}
+
+void sim_clock_init(struct sim_clock *c, const struct world *w, int64_t ppm, uint64_t offset_ns)
+{
+    *c = (struct sim_clock){.clock = {sim_clock_read, sim_clock_read, sim_clock_read},
+                            .world = w,
+                            .drift_ppm = ppm,
+                            .offset_ns = offset_ns};
+}
+
+uint64_t sim_clock_delay_ns(const struct sim_clock *c, uint64_t local_ns)
+{
+    return clock_world_ns(c->offset_ns + local_ns, c->drift_ppm, c->offset_ns);
+}
+
 /* ---- Heap of events ---------------------------------------------------------------------- */
 
 static bool event_before(const struct event *a, const struct event *b)
@@ -111,6 +163,13 @@ struct event *world_event(struct world *w, enum event_type type, unsigned to, ui
     return e;
 }
 
+struct call *world_call(struct world *w, uint64_t delay_ns, void (*fn)(struct call *c), void *arg)
+{
+    struct event *e = world_event(w, EVENT_CALL, 0, delay_ns);
+    e->call = (struct call){.fn = fn, .arg = arg, .order = e->order};
+    return &e->call;
+}
+
 void world_requeue(struct world *w, struct event *e, uint64_t at_ns)
 {
     e->at_ns = at_ns;
@@ -151,6 +210,7 @@ static void world_init(struct world *w, const struct options *o)
     w->n_nodes = w->n_voters + (o->members ? 2 : 0);
     w->n_clients = (unsigned)world_between(w, 4, CLIENTS_MAX);
     world_members(w);
+    bool apps = world_chance(w, 500);
     for (unsigned i = 0; i < w->n_nodes; i++) {
         struct node *n = &w->nodes[i];
         n->world = w;
@@ -161,7 +221,7 @@ static void world_init(struct world *w, const struct options *o)
     }
     for (unsigned i = 0; i < w->n_clients; i++) {
         w->clients[i].number = i;
-        client_start(&w->clients[i], w);
+        client_start(&w->clients[i], w, apps);
     }
     world_event(w, EVENT_FAULT, 0, 1500 * MS);
 }
@@ -181,6 +241,9 @@ static void world_dispatch(struct world *w, struct event *e)
         break;
     case EVENT_FAULT:
         fault_next(w);
+        break;
+    case EVENT_CALL:
+        e->call.fn(&e->call);
         break;
     default: {
         struct node *n = &w->nodes[e->to];
@@ -214,14 +277,29 @@ bool world_run(struct world *w, const struct options *o)
     return !w->failed;
 }
 
+/* What the product's code has in memory goes by calls of its own. */
+static void world_run_out(struct world *w)
+{
+    while (w->n_heap > 0) {
+        struct event *e = heap_pop(w);
+        w->now_ns = e->at_ns;
+        if (e->type == EVENT_CALL)
+            e->call.fn(&e->call);
+        event_free(e);
+    }
+}
+
 void world_free(struct world *w)
 {
+    w->failed = true; /* What is said from here on is no finding. */
+    w->options.trace = false;
     for (unsigned i = 0; i < w->n_nodes; i++)
         node_stop(&w->nodes[i]);
     for (unsigned i = 0; i < w->n_clients; i++)
+        client_stop(&w->clients[i]);
+    world_run_out(w);
+    for (unsigned i = 0; i < w->n_clients; i++)
         client_free(&w->clients[i]);
-    for (size_t i = 0; i < w->n_heap; i++)
-        event_free(w->heap[i]);
     free(w->heap);
     check_free(w);
     free((void *)(uintptr_t)w->bootstrap.data);
