@@ -12,7 +12,11 @@
  * To undo is delicate: the client may have asked again meanwhile, here or at another gateway, and
  * was told that it holds the lock.  So the undoing release names the grant's token and the
  * condition that nobody acquired again or renewed since (WIRE_F_UNTOUCHED), and every acquire of
- * the same owner renews what it holds. */
+ * the same owner renews what it holds.
+ *
+ * The other way round, a request that its client has given up may be late on its way and come
+ * behind one that was answered.  So none takes anything away that an answer has promised
+ * (WIRE_F_NO_LESS). */
 #include "gateway/acquire.h"
 
 #include "gateway/access.h"
@@ -138,7 +142,7 @@ static int ask(struct acquire *a)
     Hf__Command c = HF__COMMAND__INIT;
     ProtobufCBinaryData path = pack_binary(buf_bytes(&a->path));
     c.op = WIRE_OP_ACQUIRE;
-    c.flags = WIRE_F_PARENTS;
+    c.flags = WIRE_F_PARENTS | WIRE_F_NO_LESS;
     c.paths = &path;
     c.n_paths = 1;
     c.owner = pack_binary(buf_bytes(&a->owner));
@@ -267,6 +271,10 @@ static void answer_code(struct acquire *a, uint32_t code)
         break;
     case WIRE_CODE_NOT_DIR:
         answer_not(take_call(a), "a part of this name is a lock: there can't be one below it");
+        break;
+    case WIRE_CODE_EXISTS:
+        answer_not(take_call(a),
+                   "this owner holds it already with another limit: release it first");
         break;
     case WIRE_CODE_INVALID:
         call_problem(take_call(a), &PROBLEM_BAD_REQUEST, "the cluster calls it malformed");

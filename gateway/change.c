@@ -6,7 +6,8 @@
  *     "no such hold":           a read tells why: 404 or 409, or 403 if another subject holds it
  *                               under the same owner_id
  *
- * A release always names a token: one that is late on the network must not end a later hold. */
+ * A release always names a token: one that is late on the network must not end a later hold.  A
+ * renewal that is late must not end a lease earlier than a later one promised (WIRE_F_NO_LESS). */
 #include "gateway/access.h"
 #include "gateway/common.h"
 #include "gateway/fields.h"
@@ -63,6 +64,7 @@ static int order(struct change *x)
     ProtobufCBinaryData path = pack_binary(buf_bytes(&x->path));
     c.op = x->renew ? WIRE_OP_RENEW : WIRE_OP_RELEASE;
     c.flags = x->token != 0 ? WIRE_F_OWNER : 0;
+    c.flags |= x->renew ? WIRE_F_NO_LESS : 0;
     c.paths = &path;
     c.n_paths = 1;
     c.owner = pack_binary(buf_bytes(&x->owner));

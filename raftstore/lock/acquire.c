@@ -67,6 +67,7 @@ static struct request request_of(const struct op *o)
         .gid = c->gid,
         .perm = c->perm,
         .n_paths = c->n_paths,
+        .no_less = (c->flags & LOCK_F_NO_LESS) != 0,
         .kind = c->kind,
     };
 }
@@ -254,7 +255,11 @@ enum lock_code op_acquire(struct op *o)
         code = find_places(o, places, nodes);
     if (code != LOCK_OK)
         return code;
-    if (own_all_exact(&r, nodes)) {
+    struct hold *lease;
+    enum own_lease own = r.no_less ? own_lease(nodes[0], &r, &lease) : OWN_LEASE_NONE;
+    if (own == OWN_LEASE_OTHER)
+        return LOCK_EXISTS;
+    if (own == OWN_LEASE_COVERS || own_all_exact(&r, nodes)) {
         grant(o->t, &r, nodes, false, o->r);
         return LOCK_OK;
     }

@@ -90,9 +90,14 @@ void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end
  * renewed_ns always grows (two commands may have one stamp) and never is since_ns again:
  * LOCK_F_UNTOUCHED lives by that.
  *
+ * @no_less: the deadline comes no earlier than it was.
  * Return: the hold, perhaps in another place. */
-struct hold *hold_renew(
-    struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t mtime_ns, uint64_t session_id)
+struct hold *hold_renew(struct lock_table *t,
+                        struct hold *h,
+                        uint64_t ttl_ms,
+                        uint64_t mtime_ns,
+                        uint64_t session_id,
+                        bool no_less)
 {
     if (mtime_ns != 0 && !h->has_file) {
         struct hold *d = hold_dup(h, false, true, hold_note(h));
@@ -104,9 +109,13 @@ struct hold *hold_renew(
     if ((x == NULL || x->agent == NULL) && /* An agent is one of its session. */
         session_find(t, h->session_id) == NULL)
         h->session_id = session_id;
-    h->renewed_ns = t->stamp_ns > h->renewed_ns ? t->stamp_ns : h->renewed_ns + 1;
+    if (no_less && time_after_ms(t->stamp_ns, ttl_ms) < hold_deadline(h)) {
+        h->renewed_ns++;
+    } else {
+        h->renewed_ns = t->stamp_ns > h->renewed_ns ? t->stamp_ns : h->renewed_ns + 1;
+        h->ttl_ms = (uint32_t)ttl_ms;
+    }
     h->renewed_ns += h->renewed_ns == h->since_ns;
-    h->ttl_ms = (uint32_t)ttl_ms;
     if (h->has_file)
         hold_file(h)->mtime_ns = mtime_ns;
     heap_moved(t, HEAP_HOLD, h);
@@ -179,6 +188,28 @@ bool own_all_exact(const struct request *r, struct node *const *nodes)
     return true;
 }
 
+/* Does a hold give all that is asked for? */
+static bool hold_covers(const struct hold *h, const struct claim *c)
+{
+    uint32_t limit = hold_limit(h);
+    if (!h->exclusive)
+        return !c->exclusive;
+    return limit == 0 || (c->limit != 0 && limit <= c->limit);
+}
+
+enum own_lease own_lease(const struct node *n, const struct request *r, struct hold **ret_hold)
+{
+    if (r->n_paths != 1 || r->ttl_ms == 0 || kind_is_posix(r->kind))
+        return OWN_LEASE_NONE;
+    struct hold *h = own_exact(n, r, true);
+    if (h == NULL || h->ttl_ms == 0)
+        return OWN_LEASE_NONE;
+    *ret_hold = h;
+    if (hold_covers(h, &r->claim))
+        return OWN_LEASE_COVERS;
+    return hold_limit(h) == 0 && r->claim.limit == 0 ? OWN_LEASE_RAISE : OWN_LEASE_OTHER;
+}
+
 static void
 tell_granted(struct lock_table *t, const struct request *r, const struct hold *h, bool waited)
 {
@@ -188,7 +219,19 @@ tell_granted(struct lock_table *t, const struct request *r, const struct hold *h
     e->waited = waited;
 }
 
-/* What is held already stays; leases run anew. */
+/* What is held already stays; a lease runs anew.  Return: the hold, perhaps in another place. */
+static struct hold *
+grant_one_again(struct lock_table *t, const struct request *r, struct hold *h, bool waited)
+{
+    if (h->ttl_ms != 0 && r->ttl_ms != 0) {
+        h = hold_renew(t, h, r->ttl_ms, r->mtime_ns, r->session->id, r->no_less);
+        effect_hold(t, LOCK_EFFECT_RENEWED, h);
+    }
+    if (waited)
+        tell_granted(t, r, h, waited);
+    return h;
+}
+
 static void grant_again(struct lock_table *t,
                         const struct request *r,
                         struct node *const *nodes,
@@ -196,13 +239,7 @@ static void grant_again(struct lock_table *t,
                         struct lock_result *ret)
 {
     for (unsigned i = 0; i < r->n_paths; i++) {
-        struct hold *h = own_exact(nodes[i], r, false);
-        if (h->ttl_ms != 0 && r->ttl_ms != 0) {
-            h = hold_renew(t, h, r->ttl_ms, r->mtime_ns, r->session->id);
-            effect_hold(t, LOCK_EFFECT_RENEWED, h);
-        }
-        if (waited)
-            tell_granted(t, r, h, waited);
+        struct hold *h = grant_one_again(t, r, own_exact(nodes[i], r, false), waited);
         if (i == 0)
             result_of_hold(h, ret);
     }
@@ -262,11 +299,16 @@ void grant(struct lock_table *t,
            bool waited,
            struct lock_result *ret)
 {
+    struct hold *h = NULL;
     if (own_all_exact(r, nodes)) {
         grant_again(t, r, nodes, waited, ret);
         return;
     }
-    struct hold *h = NULL;
+    if (r->no_less && own_lease(nodes[0], r, &h) == OWN_LEASE_COVERS) {
+        result_of_hold(grant_one_again(t, r, h, waited), ret);
+        return;
+    }
+    h = NULL;
     if (r->n_paths == 1 && !kind_is_posix(r->kind))
         h = own_exact(nodes[0], r, true);
     if (h != NULL && hold_limit(h) == 0 && r->claim.limit == 0) {

@@ -100,7 +100,7 @@ enum lock_code {
     LOCK_NOT_OWNER = 8,      /* There is a hold, but not of this owner or token. */
     LOCK_LIMIT = 9,          /* A bound is reached; nothing was changed. */
     LOCK_INVALID = 10,       /* The command is malformed (bad path, range, ttl, mode, ...). */
-    LOCK_EXISTS = 11,        /* Mkdir, link, rename: the target exists or is held. */
+    LOCK_EXISTS = 11,        /* Mkdir, link, rename: the target exists or is held; NO_LESS. */
     LOCK_NOT_FOUND = 12,     /* Rmdir, setattr, cancel: nothing there. */
     LOCK_NOT_DIR = 13,       /* A component of the path is a lock. */
     LOCK_IS_DIR = 14,        /* The path is a directory. */
@@ -124,6 +124,12 @@ enum lock_code {
  * grant of which nobody was told).  OWNER: it is of `owner`, too. */
 #define LOCK_F_UNTOUCHED UINT32_C(4)
 #define LOCK_F_OWNER     UINT32_C(8)
+/* RENEW, ACQUIRE of a lease that the owner has: takes nothing away that it was promised before. The
+ * lease ends no earlier than it would have; an exclusive one stays exclusive though a shared one
+ * was asked for; where the limit would change, LOCK_EXISTS.  For owners that ask over several
+ * connections, on which a request may be late.  (Leases granted from the queue are so in any case.)
+ */
+#define LOCK_F_NO_LESS UINT32_C(16)
 
 /* Bounds of a table.  Replicated: they come with LOCK_OP_TERM_START and are in the snapshot. */
 struct lock_limits {

@@ -80,7 +80,8 @@ enum lock_code op_renew(struct op *o)
     struct hold *first = NULL;
     for (struct hold *piece = h, *next; piece != NULL; piece = next) {
         next = next_piece(piece);
-        piece = hold_renew(o->t, piece, ttl_ms, o->c->mtime_ns, o->s->id);
+        piece = hold_renew(o->t, piece, ttl_ms, o->c->mtime_ns, o->s->id,
+                           (o->c->flags & LOCK_F_NO_LESS) != 0);
         first = first == NULL ? piece : first;
     }
     h = first;

@@ -31,6 +31,17 @@ static struct hold *convert_target(const struct lock_table *t, const struct wait
     return h;
 }
 
+/* Its owner got a lease of another limit while it waited, which a grant would replace: that may be
+ * less than was promised with it. */
+static bool is_at_odds(const struct waiter *w)
+{
+    struct hold *h;
+    if (w->convert_token != 0 || w->ttl_ms == 0)
+        return false;
+    struct request r = waiter_request(w);
+    return own_lease(w->links[0].node, &r, &h) == OWN_LEASE_OTHER;
+}
+
 static void grant_waiter(struct lock_table *t, struct waiter *w)
 {
     struct node *nodes[LOCK_PATHS_MAX] = {NULL};
@@ -62,8 +73,8 @@ static void grant_waiter(struct lock_table *t, struct waiter *w)
 
 /* Grant what the change of a range of this lock made grantable.
  *
- * Return: false when a grant took something away (a POSIX lock replaces what its owner had), so
- * that an earlier waiter may go first now: the scan begins anew. */
+ * Return: false when a grant took something away (a POSIX lock replaces what its owner had), or a
+ * waiter was refused, so that another one may go first now: the scan begins anew. */
 static bool
 scan_list(struct lock_table *t, struct crowd *c, bool front, uint64_t start, uint64_t end)
 {
@@ -77,6 +88,10 @@ scan_list(struct lock_table *t, struct crowd *c, bool front, uint64_t start, uin
         if (waiter_grantable(w)) {
             covers = covers && w->limit == 0; /* Behind a slot there may be more. */
             uint64_t n_changes = t->n_changes;
+            if (is_at_odds(w)) {
+                waiter_refuse(t, w, LOCK_EXISTS);
+                return false;
+            }
             grant_waiter(t, w);
             if (t->n_changes != n_changes)
                 return false;

@@ -380,6 +380,7 @@ struct request {
     uint32_t flags;
     unsigned n_paths;
     bool has_file; /* Room for a hold_file is wanted. */
+    bool no_less;  /* LOCK_F_NO_LESS. */
     enum lock_kind kind;
 };
 
@@ -633,12 +634,24 @@ void grant_convert(struct lock_table *t,
                    struct hold *h,
                    struct lock_result *ret);
 bool own_all_exact(const struct request *r, struct node *const *nodes);
+/* What a lease that the owner has on a lock is to a request for a lease of the same. */
+enum own_lease {
+    OWN_LEASE_NONE,   /* There is none, or it has nothing to do with the request. */
+    OWN_LEASE_COVERS, /* It gives all that is asked for. */
+    OWN_LEASE_RAISE,  /* Shared; exclusive is asked for. */
+    OWN_LEASE_OTHER,  /* A semaphore's limit differs: neither gives all that the other does. */
+};
+enum own_lease own_lease(const struct node *n, const struct request *r, struct hold **ret_hold);
 struct hold *own_exact(const struct node *n, const struct request *r, bool any_mode);
 void hold_finish(struct lock_table *t, struct hold *h, enum lock_code code);
 void hold_end_now(struct lock_table *t, struct hold *h, enum lock_code code);
 void hold_cut(struct lock_table *t, struct hold *h, uint64_t start, uint64_t end);
-struct hold *hold_renew(
-    struct lock_table *t, struct hold *h, uint64_t ttl_ms, uint64_t mtime_ns, uint64_t session_id);
+struct hold *hold_renew(struct lock_table *t,
+                        struct hold *h,
+                        uint64_t ttl_ms,
+                        uint64_t mtime_ns,
+                        uint64_t session_id,
+                        bool no_less);
 struct hold *hold_set_mode(struct lock_table *t, struct hold *h, bool exclusive);
 void hold_made(struct lock_table *t, const struct hold *h);
 void result_of_hold(const struct hold *h, struct lock_result *ret);

@@ -52,6 +52,7 @@ struct request waiter_request(const struct waiter *w)
         .perm = w->perm,
         .flags = w->flags,
         .n_paths = w->n_paths,
+        .no_less = true, /* Its owner may have got more on another way meanwhile. */
         .kind = w->kind,
     };
 }

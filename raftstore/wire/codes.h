@@ -94,12 +94,13 @@ enum wire_effect {
 /* Node.type: enum lock_node_type. */
 enum wire_node_type { WIRE_NODE_NONE = 0, WIRE_NODE_LOCK = 1, WIRE_NODE_DIRECTORY = 2 };
 
-#define WIRE_F_PARENTS       UINT32_C(1) /* Command.flags: LOCK_F_PARENTS. */
-#define WIRE_F_ANYWHERE      UINT32_C(2) /* LOCK_F_ANYWHERE. */
-#define WIRE_F_UNTOUCHED     UINT32_C(4) /* LOCK_F_UNTOUCHED. */
-#define WIRE_F_OWNER         UINT32_C(8) /* LOCK_F_OWNER. */
-#define WIRE_LINKS_MAX       8u          /* LOCK_LINKS_MAX. */
-#define WIRE_WAIT_FOREVER    UINT64_MAX  /* Command.wait_ms: LOCK_WAIT_FOREVER. */
+#define WIRE_F_PARENTS       UINT32_C(1)  /* Command.flags: LOCK_F_PARENTS. */
+#define WIRE_F_ANYWHERE      UINT32_C(2)  /* LOCK_F_ANYWHERE. */
+#define WIRE_F_UNTOUCHED     UINT32_C(4)  /* LOCK_F_UNTOUCHED. */
+#define WIRE_F_OWNER         UINT32_C(8)  /* LOCK_F_OWNER. */
+#define WIRE_F_NO_LESS       UINT32_C(16) /* LOCK_F_NO_LESS. */
+#define WIRE_LINKS_MAX       8u           /* LOCK_LINKS_MAX. */
+#define WIRE_WAIT_FOREVER    UINT64_MAX   /* Command.wait_ms: LOCK_WAIT_FOREVER. */
 #define WIRE_TTL_MS_MIN      UINT64_C(10)
 #define WIRE_TTL_MS_MAX      UINT64_C(2592000000)
 #define WIRE_SEMAPHORE_MAX   65535u /* Command.limit: LOCK_SEMAPHORE_MAX. */

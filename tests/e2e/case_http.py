@@ -304,6 +304,43 @@ def events(one, two):
     wait_for("the streams to end", 10, lambda: one.metric("holdfast_gateway_event_streams") == 0)
 
 
+def late(one, two):
+    """A request that its client gave up comes behind a later one: it takes nothing away."""
+    token = one.acquire("late/a", "me", ttl=60).json["token"]
+    for what, answer in (("acquire", two.acquire("late/a", "me", ttl=0.5)),
+                         ("acquire shared", two.acquire("late/a", "me", ttl=0.5, mode="shared")),
+                         ("acquire a slot", two.acquire("late/a", "me", ttl=0.5, limit=3)),
+                         ("renew", two.renew("late/a", "me", ttl=0.5)),
+                         ("renew by token", two.renew("late/a", "me", ttl=0.5, token=token))):
+        equal((answer.status, answer.json["token"]), (200, token), what)
+        check(answer.json["expires_in_ms"] > 50000, f"{what} shortened the lease: {answer}")
+    shown = one.get("/locks/late/a").json
+    equal((shown["mode"], shown["version"], shown.get("limit")), ("exclusive", token, None), "what is held")
+    time.sleep(0.7)
+    equal(two.acquire("late/a", "you", mode="shared").status, 409, "behind the shorter ttl")
+    equal(one.release("late/a", "me", token=token).status, 200, "release")
+    equal(one.acquire("late/a", "me", limit=3).status, 200, "a slot")
+    d = problem(two.acquire("late/a", "me", limit=2), 409, "held", "a slot of a smaller semaphore")
+    equal(d["lock_acquired"], False, "a slot of a smaller semaphore")
+    # In the queue: what was asked for first is granted, the late one behind it changes nothing.
+    one.acquire("late/b", "holder", ttl=60)
+    first = one.send_acquire("late/b", "me", ttl=60, wait=30)
+    wait_for("the first", 10, lambda: one.get("/locks/late/b").json["waiters"] == 1)
+    second = two.send_acquire("late/b", "me", ttl=0.5, wait=30, mode="shared")
+    wait_for("the second", 10, lambda: one.get("/locks/late/b").json["waiters"] == 2)
+    equal(one.release("late/b", "holder").status, 200, "release")
+    answers = [read_answer(s).json for s in (first, second)]
+    equal(answers[0]["token"], answers[1]["token"], "one hold")
+    check(answers[0]["expires_in_ms"] > 50000, f"{answers}")
+    time.sleep(0.7)
+    equal(two.acquire("late/b", "you", mode="shared").status, 409, "behind the shorter ttl")
+    for s in (first, second):
+        s.close()
+    for lock in ("late/a", "late/b"):
+        equal(one.release(lock, "me").status, 200, "release")
+        equal(one.get("/locks/" + lock).status, 404, "free")
+
+
 def side_by_side(one, two):
     token = one.acquire("s/a", "me").json["token"]
     equal(two.acquire("s/a", "me").json["token"], token, "the same owner at another gateway")
@@ -409,6 +446,7 @@ def main(t):
     validity(one)
     web_pages(one)
     events(one, two)
+    late(one, two)
     side_by_side(one, two)
     if os.path.exists("/dev/fuse"):
         m = c.mount("a", options="ttl=60s")

@@ -129,6 +129,7 @@ static void acquire(struct generator *g, struct lock_command *c)
     c->note = bytes_str(texts[below(g, 4)]);
     c->mtime_ns = chance(g, 20) ? 1 + below(g, 5) : 0;
     c->flags = chance(g, 80) ? LOCK_F_PARENTS : 0;
+    c->flags |= chance(g, 30) ? LOCK_F_NO_LESS : 0;
     c->pid = (uint32_t)below(g, 5);
     c->uid = (uint32_t)below(g, 3);
     c->gid = (uint32_t)below(g, 3);
@@ -184,6 +185,7 @@ static void other(struct generator *g, struct model *m, struct lock_command *c)
     c->op = ops[below(g, sizeof ops / sizeof ops[0])];
     c->flags = chance(g, 50) ? LOCK_F_PARENTS : 0;
     name_hold(g, m, c);
+    c->flags |= chance(g, 30) ? LOCK_F_NO_LESS : 0;
     c->mtime_ns = chance(g, 30) ? 1 + below(g, 5) : 0;
     c->ttl_ms = chance(g, 50) ? 0 : any_ttl(g);
     c->mode = chance(g, 70) ? LOCK_EXCLUSIVE : LOCK_SHARED;

@@ -372,9 +372,14 @@ void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end)
 }
 
 /* Renewed: later than ever before, even at one stamp; and touched. */
-void m_renewed(const struct model *m, struct m_hold *h)
+void m_renewed(const struct model *m, struct m_hold *h, uint64_t ttl, bool no_less)
 {
-    h->renewed = h->renewed >= m->stamp ? h->renewed + 1 : m->stamp;
+    if (no_less && m_after(m->stamp, ttl) < m_deadline(h)) {
+        h->renewed++;
+    } else {
+        h->renewed = h->renewed >= m->stamp ? h->renewed + 1 : m->stamp;
+        h->ttl = ttl;
+    }
     if (h->renewed == h->since)
         h->renewed++;
 }
@@ -629,15 +634,39 @@ static void grant_new(struct model *m, const struct m_waiter *w, bool waited, st
     }
 }
 
+static struct m_hold *own_lease(struct model *m, const struct m_waiter *w)
+{
+    if (w->n_paths != 1 || w->ttl == 0 || m_posix(w->kind))
+        return NULL;
+    struct m_hold *h = m_exact(m, &w->paths[0], w, true);
+    return h != NULL && !h->bound ? h : NULL;
+}
+
+struct m_hold *m_covered(struct model *m, const struct m_waiter *w)
+{
+    struct m_hold *h = own_lease(m, w);
+    if (h == NULL || (!h->c.exclusive && w->c.exclusive))
+        return NULL;
+    /* A slot bears other slots, up to the smaller limit, which a shared hold doesn't. */
+    bool slot = h->c.limit != 0;
+    return slot && (w->c.limit == 0 || w->c.limit < h->c.limit) ? NULL : h;
+}
+
+bool m_at_odds(struct model *m, const struct m_waiter *w)
+{
+    const struct m_hold *h = own_lease(m, w);
+    return h != NULL && m_covered(m, w) == NULL && (h->c.limit != 0 || w->c.limit != 0);
+}
+
 void m_grant(struct model *m, const struct m_waiter *w, bool waited, struct lock_result *r)
 {
     struct m_hold *h = m_exact(m, &w->paths[0], w, true);
-    if (m_has_all(m, w)) {
+    struct m_hold *covered = w->no_less ? m_covered(m, w) : NULL;
+    if (m_has_all(m, w) || covered != NULL) {
         for (unsigned i = 0; i < w->n_paths; i++) {
-            h = m_exact(m, &w->paths[i], w, false);
+            h = covered != NULL ? covered : m_exact(m, &w->paths[i], w, false);
             if (!h->bound && w->ttl != 0) {
-                h->ttl = w->ttl;
-                m_renewed(m, h);
+                m_renewed(m, h, w->ttl, w->no_less);
                 h->mtime = w->mtime;
                 if (h->agent == 0 && m_session(m, h->session_id) == NULL)
                     h->session_id = w->session_id;
@@ -724,8 +753,12 @@ void m_settle(struct model *m)
             struct m_waiter *w;
             if (x->start > x->end)
                 continue;
-            while ((w = first_grantable(m, x)) != NULL)
-                grant_waiter(m, w); /* May widen the range. */
+            while ((w = first_grantable(m, x)) != NULL) { /* Both may widen the range. */
+                if (w->convert == 0 && m_at_odds(m, w))
+                    m_refuse(m, w, LOCK_EXISTS);
+                else
+                    grant_waiter(m, w);
+            }
             x->start = 1;
             x->end = 0;
             again = true;

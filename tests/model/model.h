@@ -47,8 +47,9 @@ struct m_waiter {
     unsigned n_paths;
     struct text note;
     uint64_t number, session_id, seq, since, deadline, ttl, delay, agent, convert, mtime;
-    bool front; /* Stands before those in line. */
-    bool known; /* Its owner held or waited here when it came. */
+    bool front;   /* Stands before those in line. */
+    bool known;   /* Its owner held or waited here when it came. */
+    bool no_less; /* Takes nothing away from a lease of its owner. */
     int kind;
     uint32_t pid, uid, gid, perm;
 };
@@ -162,7 +163,7 @@ void m_end(struct model *m, struct m_hold *h, int code);
 void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end);
 struct m_hold *m_hold_add(struct model *m, const struct m_hold *like);
 void m_hold_made(struct model *m, const struct m_hold *h);
-void m_renewed(const struct model *m, struct m_hold *h);
+void m_renewed(const struct model *m, struct m_hold *h, uint64_t ttl, bool no_less);
 void m_set_mode(struct model *m, struct m_hold *h, bool exclusive);
 void m_refuse(struct model *m, struct m_waiter *w, int code);
 void m_forget(struct model *m, struct m_waiter *w);
@@ -176,6 +177,10 @@ bool m_grantable(struct model *m, const struct m_waiter *w);
 bool m_wanted(struct model *m, const struct m_hold *h, const struct m_waiter *except);
 void m_grant(struct model *m, const struct m_waiter *w, bool waited, struct lock_result *r);
 bool m_has_all(struct model *m, const struct m_waiter *w);
+/* A lease of the owner that gives all that is asked for, though perhaps in another mode. */
+struct m_hold *m_covered(struct model *m, const struct m_waiter *w);
+/* Has the owner a lease of another limit, which gives not all that is asked for? */
+bool m_at_odds(struct model *m, const struct m_waiter *w);
 struct m_hold *
 m_exact(struct model *m, const struct text *path, const struct m_waiter *w, bool any);
 void m_settle(struct model *m);

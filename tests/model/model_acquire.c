@@ -228,6 +228,7 @@ enqueue(struct model *m, struct m_waiter *w, const struct lock_command *c, unsig
     struct m_waiter *q = malloc(sizeof *q);
     *q = *w;
     q->number = m->next_number;
+    q->no_less = true;
     q->mtime = 0; /* Not of those that wait. */
     q->since = m->stamp;
     q->deadline =
@@ -412,6 +413,7 @@ int m_acquire(struct model *m,
         .mtime = c->ttl_ms == 0 ? 0 : c->mtime_ns,
         .delay = c->ttl_ms == 0 ? 0 : c->lock_delay_ms,
         .agent = c->agent,
+        .no_less = (c->flags & LOCK_F_NO_LESS) != 0,
         .kind = (int)c->kind,
         .pid = c->pid,
         .uid = c->uid,
@@ -429,7 +431,9 @@ int m_acquire(struct model *m,
     }
     if (code != LOCK_OK)
         return code;
-    if (m_has_all(m, &w)) {
+    if (w.no_less && m_at_odds(m, &w))
+        return LOCK_EXISTS;
+    if (m_has_all(m, &w) || (w.no_less && m_covered(m, &w) != NULL)) {
         m_grant(m, &w, false, r);
         return LOCK_OK;
     }

@@ -145,8 +145,7 @@ static int renew(struct model *m, const struct lock_command *c, struct lock_resu
         return LOCK_INVALID;
     for (unsigned i = 0; i < n; i++) {
         if (own[i]->token == own[0]->token) {
-            own[i]->ttl = ttl;
-            m_renewed(m, own[i]);
+            m_renewed(m, own[i], ttl, (c->flags & LOCK_F_NO_LESS) != 0);
             own[i]->mtime = c->mtime_ns;
             if (own[i]->agent == 0 && m_session(m, own[i]->session_id) == NULL)
                 own[i]->session_id = c->session_id;

@@ -139,6 +139,8 @@ static void set_word(struct runner *r, struct lock_command *c, char *word)
         c->flags |= LOCK_F_PARENTS;
     } else if (strcmp(word, "untouched") == 0) {
         c->flags |= LOCK_F_UNTOUCHED;
+    } else if (strcmp(word, "no_less") == 0) {
+        c->flags |= LOCK_F_NO_LESS;
     } else if (strcmp(word, "his") == 0) {
         c->flags |= LOCK_F_OWNER;
     } else if (strcmp(word, "anywhere") == 0) {

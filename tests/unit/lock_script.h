@@ -4,9 +4,9 @@
  *
  * A command: [@stamp_ms] [sN] op [path[,path]] {by=owner | X | S | ttl= | wait=ms or inf |
  * range=a-b | limit= | token= | delay= | agent= | kind=posix... | note= | mtime= | seq= | ack= |
- * cancel= | parents | anywhere | untouched | his (LOCK_F_OWNER) | uid= | perm= | host= | epoch= |
- * holds= waiters= sessions= dirs= persession= (limits)}. Without seq= the session's next number is
- * taken.
+ * cancel= | parents | anywhere | untouched | no_less | his (LOCK_F_OWNER) | uid= | perm= | host= |
+ * epoch= | holds= waiters= sessions= dirs= persession= (limits)}. Without seq= the session's next
+ * number is taken.
  *
  * Each script runs twice: straight, and with the table exported and imported before each line;
  * lock_check() follows each line. */

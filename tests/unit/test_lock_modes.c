@@ -142,12 +142,57 @@ static void test_conditions(void **state)
            {"@10 s1 release f token=8 untouched", "ok | ended f o1 X#8 released"});
 }
 
+/* What an owner was promised stays, though a request of before comes late. */
+static void test_no_less(void **state)
+{
+    (void)state;
+    SCRIPT({"@0 open ttl=9000", "ok s1 d9000"}, {"@0 open ttl=9000", "ok s2 d9000"},
+           {"@1 s1 acquire a by=o1 X ttl=90", "ok #1 d91 | granted a o1 X#1"},
+           {"@2 s2 acquire a by=o1 X ttl=10 no_less", "ok #1 d91 | renewed a o1 X#1"},
+           {"@2 s1 release a token=1 untouched", "not_owner"},
+           {"@3 s2 renew a by=o1 ttl=20 no_less", "ok #1 d91 | renewed a o1 X#1"},
+           {"@3 s2 acquire a by=o1 S ttl=10 no_less", "ok #1 d91 | renewed a o1 X#1"},
+           {"@3 s2 acquire a by=o1 S ttl=10 no_less wait=5", "ok #1 d91 | renewed a o1 X#1"},
+           {"@4 s2 acquire a by=o1 X ttl=10 limit=3 no_less", "ok #1 d91 | renewed a o1 X#1"},
+           {"@5 s2 acquire a by=o1 X ttl=95 no_less", "ok #1 d100 | renewed a o1 X#1"},
+           {"@6 s2 renew a by=o1 ttl=20", "ok #1 d26 | renewed a o1 X#1"},
+           {"@6 s2 release a by=o1", "ok | ended a o1 X#1 released"},
+           /* More than what is held is given, with a deadline that is no earlier. */
+           {"@6 s1 acquire b by=o1 S ttl=90", "ok #2 d96 | granted b o1 S#2"},
+           {"@7 s2 acquire b by=o1 X ttl=10 no_less", "ok #3 d96 | converted b o1 X#3"},
+           /* Slots of different semaphores: neither gives all that the other does. */
+           {"@8 s1 acquire c by=o1 X ttl=90 limit=2", "ok #4 d98 | granted c o1 K2#4"},
+           {"@8 s2 acquire c by=o1 X ttl=10 limit=3 no_less", "ok #4 d98 | renewed c o1 K2#4"},
+           {"@8 s2 acquire c by=o1 X ttl=10 limit=1 no_less", "exists"},
+           {"@8 s2 acquire c by=o1 X ttl=10 no_less", "exists"},
+           {"@8 s2 acquire c by=o1 S ttl=10 no_less", "exists"},
+           /* Of two in the queue, the second is the one of before. */
+           {"@9 s1 acquire d by=o9 X ttl=90", "ok #5 d99 | granted d o9 X#5"},
+           {"@9 s1 acquire d by=o1 X ttl=80 wait=inf", "queued | queued d o1 X; wanted d o9 X#5"},
+           {"@9 s2 acquire d by=o1 X ttl=10 wait=inf", "queued | queued d o1 X"},
+           {"@9 s2 acquire d by=o1 S ttl=10 wait=inf", "queued | queued d o1 S"},
+           {"@9 s2 acquire d by=o1 X ttl=10 limit=4 wait=inf", "queued | queued d o1 K4"},
+           {"@10 s1 release d by=o9",
+            "ok | ended d o9 X#5 released; granted d o1 X#6 s1/6; renewed d o1 X#6; "
+            "granted d o1 X#6 s2/14; renewed d o1 X#6; granted d o1 X#6 s2/15; renewed d o1 X#6; "
+            "granted d o1 X#6 s2/16"},
+           {"@11 s1 renew d by=o1 ttl=10 no_less", "ok #6 d90 | renewed d o1 X#6"},
+           {"@12 s1 acquire e by=o9 X ttl=90", "ok #7 d102 | granted e o9 X#7"},
+           {"@12 s1 acquire e by=o1 X ttl=80 limit=2 wait=inf",
+            "queued | queued e o1 K2; wanted e o9 X#7"},
+           {"@12 s2 acquire e by=o1 X ttl=10 wait=inf", "queued | queued e o1 X"},
+           {"@13 s1 release e by=o9", "ok | ended e o9 X#7 released; granted e o1 K2#8 s1/10; "
+                                      "refused e o1 X exists"},
+           {"@14 s1 renew e by=o1 ttl=10 no_less", "ok #8 d93 | renewed e o1 K2#8"});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ranges),   cmocka_unit_test(test_posix),
-        cmocka_unit_test(test_convert),  cmocka_unit_test(test_multi),
-        cmocka_unit_test(test_deadlock), cmocka_unit_test(test_conditions),
+        cmocka_unit_test(test_no_less),    cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_posix),      cmocka_unit_test(test_convert),
+        cmocka_unit_test(test_multi),      cmocka_unit_test(test_deadlock),
+        cmocka_unit_test(test_conditions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
