@@ -118,11 +118,25 @@ static enum call_kind find_kind(struct call *call, struct bytes path, bool post)
     return CALL_KIND_OTHER;
 }
 
-void call_head(struct call *call, const char *method)
+/* Is it the path of a POST, by any method? */
+static bool is_post(struct bytes path)
+{
+    for (size_t i = 0; i < sizeof posts / sizeof posts[0]; i++)
+        if (bytes_equal(path, bytes_str(posts[i].path)))
+            return true;
+    return false;
+}
+
+void call_head(struct call *call, const char *method, const char *malformed)
 {
     call->boot_ns = clock_boot_ns(clock_system());
     call->gw->metrics->in_flight++;
     call->head_only = strcmp(method, "HEAD") == 0;
+    if (malformed != NULL) {
+        call_header(call, "Connection", "close");
+        call_problem(call, &PROBLEM_BAD_REQUEST, "%s", malformed);
+        return;
+    }
     struct bytes path = split_target(call);
     call->kind = find_kind(call, path, strcmp(method, "POST") == 0);
     const char *wanted = kinds[call->kind].method;
@@ -131,8 +145,9 @@ void call_head(struct call *call, const char *method)
         return;
     if (call->response != NULL)
         return; /* There is something wrong with the path already. */
-    call_header(call, "Allow", "%s", strcmp(wanted, "GET") == 0 ? "GET, HEAD" : wanted);
-    call_problem(call, &PROBLEM_METHOD, "this path knows %s only", wanted);
+    const char *allowed = is_post(path) ? "GET, HEAD, POST" : "GET, HEAD";
+    call_header(call, "Allow", "%s", allowed);
+    call_problem(call, &PROBLEM_METHOD, "this path knows %s only", allowed);
 }
 
 void call_body(struct call *call, const void *data, size_t size)

@@ -67,8 +67,11 @@ struct call {
 
 /* For server.c.  call_begin(): a request line came; `uri` is copied. */
 struct call *call_begin(struct gateway *gw, const char *uri);
-/* The head came: finds the call's kind.  An answer may be there already (404, 405, 401, ...). */
-void call_head(struct call *call, const char *method);
+/* The head came: finds the call's kind.  An answer may be there already (404, 405, 401, ...).
+ *
+ * @malformed: NULL, or what is wrong with it: then that is the answer, and the connection's last.
+ */
+void call_head(struct call *call, const char *method, const char *malformed);
 void call_body(struct call *call, const void *data, size_t size);
 /* The request is complete. */
 void call_run(struct call *call);

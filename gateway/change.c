@@ -1,10 +1,10 @@
 /* POST /locks/release and /locks/renew.
  *
- *     release without a token:  a read tells the hold's token -> RELEASE of that token
+ *     release without a token:  a read of the owner's holds tells the token -> RELEASE of that
  *     release with a token:     RELEASE of that token, if it is this owner's
  *     renew:                    RENEW of the owner's hold, or of the token if it is this owner's
- *     "no such hold":           a read tells why: 404 or 409, or 403 if another subject holds it
- *                               under the same owner_id
+ *     "no such hold":           a read of all tells why: 404 or 409, or 403 if another subject
+ * holds it under the same owner_id
  *
  * A release always names a token: one that is late on the network must not end a later hold.  A
  * renewal that is late must not end a lease earlier than a later one promised (WIRE_F_NO_LESS). */
@@ -28,7 +28,7 @@ struct change {
     uint64_t token; /* 0 = not known. */
     uint64_t ttl_ms;
     bool renew;
-    bool refused; /* By the cluster: the read is only to tell why. */
+    bool refused; /* There is no such hold: the read is only to tell why. */
     unsigned n_asked;
 };
 
@@ -112,6 +112,15 @@ static const Hf__Hold *own_hold(const struct change *x, const Hf__Node *n)
     return NULL;
 }
 
+static void on_shown(void *arg, const struct client_reply *reply);
+
+/* There is no such hold: why not? */
+static int explain(struct change *x)
+{
+    x->refused = true;
+    return query_lock(x->gw, buf_bytes(&x->path), on_shown, x);
+}
+
 static void on_shown(void *arg, const struct client_reply *reply)
 {
     struct change *x = arg;
@@ -120,9 +129,10 @@ static void on_shown(void *arg, const struct client_reply *reply)
     const Hf__Node *n = reply->status == 0 ? reply_lock(reply) : NULL;
     const Hf__Hold *own = x->refused ? NULL : own_hold(x, n);
     int rv = reply->status;
-    if (own != NULL) {
-        x->token = own->token;
-        rv = order(x);
+    if (rv == 0 && !x->refused) {
+        if (own != NULL)
+            x->token = own->token;
+        rv = own != NULL ? order(x) : explain(x);
         if (rv == 0)
             return;
     }
@@ -180,8 +190,7 @@ static void on_result(void *arg, const struct client_result *r)
     } else if (code == WIRE_CODE_OK) {
         answer_done(x, r);
     } else if (code == WIRE_CODE_NOT_HELD || code == WIRE_CODE_NOT_OWNER) {
-        x->refused = true;
-        int rv = query_lock(x->gw, buf_bytes(&x->path), on_shown, x);
+        int rv = explain(x);
         if (rv == 0)
             return;
         call_problem_status(x->call, rv);
@@ -214,8 +223,9 @@ static void handle_change(struct call *call, bool renew)
     buf_set(&x->path, f.lock_id);
     owner_make(call_subject(call), f.owner_id, &x->owner);
     fields_deinit(&f);
-    int rv =
-        renew || x->token != 0 ? order(x) : query_lock(x->gw, buf_bytes(&x->path), on_shown, x);
+    int rv = renew || x->token != 0
+                 ? order(x)
+                 : query_own(x->gw, buf_bytes(&x->path), buf_bytes(&x->owner), on_shown, x);
     if (rv < 0) {
         call_problem_status(call, rv);
         change_free(x);

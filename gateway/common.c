@@ -56,13 +56,28 @@ void add_validity(json_t *o, const struct call *call, uint64_t deadline_boot_ns)
                               json_integer((json_int_t)(from_request / NS_PER_MS)));
 }
 
-int query_lock(struct gateway *gw, struct bytes path, client_reply_cb cb, void *arg)
+static int show(
+    struct gateway *gw, struct bytes path, const struct bytes *owner, client_reply_cb cb, void *arg)
 {
     Hf__Query q = HF__QUERY__INIT;
     q.what = HF__QUERY__WHAT__SHOW;
     q.path = pack_binary(path);
     q.brief = true;
+    q.own = owner != NULL;
+    if (owner != NULL)
+        q.owner = pack_binary(*owner);
     return client_query(gw->client, &q, gw->options->timeout_ms, false, cb, arg);
+}
+
+int query_lock(struct gateway *gw, struct bytes path, client_reply_cb cb, void *arg)
+{
+    return show(gw, path, NULL, cb, arg);
+}
+
+int query_own(
+    struct gateway *gw, struct bytes path, struct bytes owner, client_reply_cb cb, void *arg)
+{
+    return show(gw, path, &owner, cb, arg);
 }
 
 const Hf__Node *reply_lock(const struct client_reply *reply)

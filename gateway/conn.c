@@ -36,13 +36,15 @@ static void set_keepalive(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_ms, sizeof user_ms);
 }
 
+/* Who said nothing yet goes first, who does nothing next, then the slowest: never who waits. */
 static void make_room(struct conns *cs)
 {
     struct conn *c;
     if (cs->n < cs->n_max - cs->n_max / 16)
         return;
-    for (unsigned i = PHASE_FRESH; i <= PHASE_IDLE; i++) {
-        TAILQ_FOREACH(c, &cs->by_phase[i], link)
+    static const enum phase order[] = {PHASE_FRESH, PHASE_IDLE, PHASE_BODY, PHASE_ANSWERING};
+    for (unsigned i = 0; i < sizeof order / sizeof order[0]; i++) {
+        TAILQ_FOREACH(c, &cs->by_phase[order[i]], link)
         {
             if (c->shut)
                 continue;

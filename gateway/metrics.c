@@ -93,7 +93,7 @@ void metrics_write(const struct metrics *m, struct buf *out)
                       "Connections closed because a request or answer took too long.",
                       m->timed_out);
     prometheus_single(out, "holdfast_gateway_idle_connections_evicted_total", "counter",
-                      "Idle connections closed to make room for others.", m->evicted);
+                      "Idle or slow connections closed to make room for others.", m->evicted);
     prometheus_single(out, "holdfast_gateway_rate_limited_total", "counter",
                       "Requests refused for their rate.", m->rate_limited);
     prometheus_single(out, "holdfast_gateway_denied_total", "counter",

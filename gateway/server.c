@@ -3,6 +3,7 @@
 #include "gateway/call.h"
 #include "gateway/certificate.h"
 #include "gateway/conn.h"
+#include "gateway/framing.h"
 #include "raftstore/base/log.h"
 
 #include <assert.h>
@@ -31,8 +32,9 @@ struct server {
     uv_check_t check; /* MHD_run() behind each turn with work for it. */
     uv_idle_t idle;   /* Keeps the loop from sleeping while MHD has more to do. */
     uv_timer_t sweep;
-    bool due; /* MHD has work. */
-    int fd;   /* Listens; -1 once it is MHD's or closed. */
+    bool due;     /* MHD has work. */
+    bool closing; /* Its handles are closed or about to be. */
+    int fd;       /* Listens; -1 once it is MHD's or closed. */
     char address[300];
     unsigned n_handles;
     void (*on_closed)(void *arg);
@@ -92,7 +94,8 @@ static bool refuse_body(struct call *call)
     return call->response != NULL && (bytes > CALL_SWALLOW_MAX || (bytes > 0 && expect != NULL));
 }
 
-static enum MHD_Result on_head(struct call *call, struct MHD_Connection *mhd, const char *method)
+static enum MHD_Result
+on_head(struct call *call, struct MHD_Connection *mhd, const char *method, const char *version)
 {
     call->mhd = mhd;
     call->conn = conn_of(mhd);
@@ -100,9 +103,10 @@ static enum MHD_Result on_head(struct call *call, struct MHD_Connection *mhd, co
         return MHD_NO;
     call->conn->call = call;
     conn_phase(call->conn, PHASE_BODY);
-    call_head(call, method);
+    const char *wrong = framing_problem(mhd, call->uri, version);
+    call_head(call, method, wrong);
     call->state = CALL_BODY;
-    return refuse_body(call) ? queue(call) : MHD_YES;
+    return wrong != NULL || refuse_body(call) ? queue(call) : MHD_YES;
 }
 
 static enum MHD_Result on_end(struct call *call)
@@ -130,10 +134,9 @@ static enum MHD_Result on_request(void *cls,
     struct call *call = *context;
     (void)cls;
     (void)url; /* Decoded: a slash in a lock's name can't be told from a separator any more. */
-    (void)version;
     switch (call->state) {
     case CALL_HEAD:
-        return on_head(call, mhd, method);
+        return on_head(call, mhd, method, version);
     case CALL_BODY:
         if (*size == 0)
             return on_end(call);
@@ -224,6 +227,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 static void on_work(void *arg)
 {
     struct server *s = arg;
+    if (s->closing)
+        return; /* MHD_stop_daemon() tells of each connection. */
     s->due = true;
     (void)uv_idle_start(&s->idle, on_idle);
 }
@@ -325,7 +330,7 @@ static int start_mhd(struct server *s, const struct options *o, char **ret_sente
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
         s, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, s,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_ARRAY,
+        MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_ARRAY,
         tls, MHD_OPTION_END);
     if (s->mhd == NULL)
         return fail(ret_sentence, -EIO, "libmicrohttpd could not start");
@@ -425,6 +430,7 @@ void server_close(struct server *s, void (*cb)(void *arg), void *arg)
         }
     }
     (void)MHD_run(s->mhd); /* Nothing may be suspended when it is stopped. */
+    s->closing = true;
     uv_close((uv_handle_t *)&s->poll, on_handle_closed);
     uv_close((uv_handle_t *)&s->check, on_handle_closed);
     uv_close((uv_handle_t *)&s->idle, on_handle_closed);

@@ -11,7 +11,8 @@
  *     answering  from an answer to its last byte
  *
  * A connection over its limit is shut down.  When nearly as many are open as may be, the oldest
- * fresh or idle one makes room.  A peer that vanished is found by TCP keepalive. */
+ * fresh or idle one makes room, else the one that is slowest to send its body or to take its
+ * answer. A peer that vanished is found by TCP keepalive. */
 #ifndef HOLDFAST_GATEWAY_SERVER_H
 #define HOLDFAST_GATEWAY_SERVER_H
 

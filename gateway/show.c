@@ -12,7 +12,7 @@
 
 #define LIMIT_DEFAULT 100u
 #define LIMIT_MAX     1000u
-#define PAGES_MAX     16u /* Of the cluster, in one answer. */
+#define PAGES_MAX     16u /* Of the cluster, in one answer that tells of something. */
 
 /* ---- One ------------------------------------------------------------------------------- */
 
@@ -45,7 +45,7 @@ json_t *lock_json(const struct gateway *gw, const Hf__Node *n, bool all_holds)
     set(o, "lock_id", json_bytes(pack_bytes(n->path)));
     add_hold(o, gw, n->holds[0]);
     set(o, "waiters", json_integer((json_int_t)n->waiters_total));
-    set(o, "n_holds", json_integer((json_int_t)n->n_holds));
+    set(o, "n_holds", json_integer((json_int_t)n->holds_total));
     if (!all_holds)
         return o;
     json_t *holds = json_array();
@@ -109,7 +109,11 @@ struct list {
     json_t *locks;
     struct buf prefix;
     struct buf after; /* The last one that was looked at. */
+    struct buf shown; /* The last one that is told of: the cursor.  One that the caller may not
+                         read must not be named by it. */
     uint64_t limit;
+    uint64_t end_ns; /* When it is too late to look further. */
+    bool hides;      /* There were some that the caller may not read: look at many at once. */
     unsigned n_pages;
 };
 
@@ -118,6 +122,7 @@ static void list_free(struct list *l)
     json_decref(l->locks);
     buf_deinit(&l->prefix);
     buf_deinit(&l->after);
+    buf_deinit(&l->shown);
     free(l);
 }
 
@@ -135,7 +140,7 @@ static int ask_page(struct list *l)
     q.what = HF__QUERY__WHAT__LIST_PREFIX;
     q.path = pack_binary(buf_bytes(&l->prefix));
     q.after = pack_binary(buf_bytes(&l->after));
-    q.limit = (uint32_t)(l->limit - json_array_size(l->locks));
+    q.limit = l->hides ? LIMIT_MAX : (uint32_t)(l->limit - json_array_size(l->locks));
     q.brief = true;
     l->n_pages++;
     return client_query(l->gw->client, &q, l->gw->options->timeout_ms, false, on_page, l);
@@ -146,13 +151,34 @@ static void answer_list(struct list *l, bool more)
     json_t *o = json_pack("{s:O}", "locks", l->locks);
     struct buf cursor = BUF_INIT;
     if (more) {
-        percent_add(&cursor, buf_bytes(&l->after), "/");
+        percent_add(&cursor, buf_bytes(&l->shown), "/");
         set(o, "cursor", json_bytes(buf_bytes(&cursor)));
     } else {
         set(o, "cursor", json_null());
     }
     buf_deinit(&cursor);
     call_answer_json(l->call, 200, o);
+}
+
+/* Take what the caller may see of a page.  Return: is there more behind what was taken? */
+static bool take_page(struct list *l, const Hf__QueryReply *page)
+{
+    for (size_t i = 0; i < page->n_nodes; i++) {
+        const Hf__Node *n = page->nodes[i];
+        struct bytes path = pack_bytes(n->path);
+        buf_set(&l->after, path);
+        if (n->type != WIRE_NODE_LOCK || n->n_holds == 0)
+            continue;
+        if (!access_sees(l->call, path)) {
+            l->hides = true;
+            continue;
+        }
+        if (json_array_size(l->locks) == l->limit)
+            return true;
+        (void)json_array_append_new(l->locks, lock_json(l->gw, n, false));
+        buf_set(&l->shown, path);
+    }
+    return page->more;
 }
 
 static void on_page(void *arg, const struct client_reply *reply)
@@ -163,21 +189,19 @@ static void on_page(void *arg, const struct client_reply *reply)
         return;
     }
     int rv = reply->status;
-    bool more = rv == 0 && reply->query->more;
-    for (size_t i = 0; rv == 0 && i < reply->query->n_nodes; i++) {
-        const Hf__Node *n = reply->query->nodes[i];
-        buf_set(&l->after, pack_bytes(n->path));
-        if (n->type == WIRE_NODE_LOCK && n->n_holds > 0 &&
-            access_sees(l->call, pack_bytes(n->path)))
-            (void)json_array_append_new(l->locks, lock_json(l->gw, n, false));
-    }
-    if (more && json_array_size(l->locks) < l->limit && l->n_pages < PAGES_MAX) {
+    bool more = rv == 0 && take_page(l, reply->query);
+    size_t n = json_array_size(l->locks);
+    bool late = n == 0 && clock_boot_ns(clock_system()) >= l->end_ns;
+    if (more && n < l->limit && (n == 0 ? !late : l->n_pages < PAGES_MAX)) {
         rv = ask_page(l);
         if (rv == 0)
             return;
     }
     if (rv < 0)
         call_problem_status(l->call, rv);
+    else if (more && n == 0)
+        call_problem(l->call, &PROBLEM_BUSY,
+                     "too many locks come before the first that you may read: give a prefix");
     else
         answer_list(l, more);
     list_free(l);
@@ -230,6 +254,7 @@ void handle_list(struct call *call)
     l->gw = call->gw;
     l->call = call;
     l->limit = LIMIT_DEFAULT;
+    l->end_ns = call->boot_ns + call->gw->options->timeout_ms * NS_PER_MS;
     l->locks = json_array();
     const char *wrong = take_query(l, call->query);
     int rv = wrong == NULL ? ask_page(l) : 0;

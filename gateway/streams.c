@@ -400,28 +400,56 @@ static void hold_back(struct stream *s, uint64_t index, struct bytes text)
     buf_add(&h->text, text.data, text.size);
 }
 
-static void tell_topic(struct topic *t, struct bytes path, uint64_t index, struct bytes text)
+/* Something that happened, as text for those who may read the path, of a renaming those who may
+ * read both, the old one only, or the new one only. */
+struct news {
+    struct bytes path, path2;
+    uint64_t index;
+    struct buf text, of_old, of_new;
+};
+
+/* Return: the text for who listens on this stream; NULL: it is none of its business. */
+static const struct buf *choose_text(const struct stream *s, const struct news *n)
+{
+    bool sees = access_sees(s->call, n->path);
+    if (n->path2.size == 0)
+        return sees ? &n->text : NULL;
+    bool sees2 = access_sees(s->call, n->path2);
+    return sees && sees2 ? &n->text : sees ? &n->of_old : sees2 ? &n->of_new : NULL;
+}
+
+static void tell_topic(struct topic *t, const struct news *n)
 {
     struct stream *s;
     TAILQ_FOREACH(s, &t->list, link)
     {
-        if (!access_sees(s->call, path))
+        const struct buf *text = choose_text(s, n);
+        if (text == NULL)
             continue;
         if (s->reading || s->index == 0)
-            hold_back(s, index, text);
-        else if (index > s->index)
-            send_text(s, text);
+            hold_back(s, n->index, buf_bytes(text));
+        else if (n->index > s->index)
+            send_text(s, buf_bytes(text));
     }
 }
 
-/* To those who watch the path, or anything above it. */
-static void tell(struct streams *ss, struct bytes path, uint64_t index, struct bytes text)
+/* Are the first `n` bytes of p a path, or something above it? */
+static bool is_above(const char *p, size_t n, struct bytes path)
+{
+    return n <= path.size && memcmp(p, path.data, n) == 0 &&
+           (n == path.size || ((const char *)path.data)[n] == '/');
+}
+
+/* To those who watch the path or anything above it, but for those who watch `told` so. */
+static void tell(struct streams *ss, struct bytes path, struct bytes told, const struct news *news)
 {
     const char *p = path.data;
     for (size_t n = path.size; n > 0; n--) {
-        struct topic *t = n == path.size || p[n] == '/' ? find_topic(ss, bytes_of(p, n)) : NULL;
+        if ((n < path.size && p[n] != '/') || (told.size > 0 && is_above(p, n, told)))
+            continue;
+        struct topic *t = find_topic(ss, bytes_of(p, n));
         if (t != NULL)
-            tell_topic(t, path, index, text);
+            tell_topic(t, news);
     }
 }
 
@@ -429,14 +457,25 @@ static void on_event(void *arg, const Hf__Event *e)
 {
     struct streams *ss = arg;
     const char *name = event_name(e);
-    struct buf text = BUF_INIT;
+    struct news n = {
+        pack_bytes(e->path), pack_bytes(e->path2), e->index, BUF_INIT, BUF_INIT, BUF_INIT};
     if (name == NULL)
         return;
-    format_event(&text, name, e->index, event_json(ss->gw, e));
-    tell(ss, pack_bytes(e->path), e->index, buf_bytes(&text));
-    if (e->path2.len > 0)
-        tell(ss, pack_bytes(e->path2), e->index, buf_bytes(&text));
-    buf_deinit(&text);
+    format_event(&n.text, name, e->index, event_json(ss->gw, e));
+    if (n.path2.size > 0) {
+        json_t *o = event_json(ss->gw, e);
+        (void)json_object_del(o, "new_lock_id");
+        format_event(&n.of_old, name, e->index, o);
+        o = event_json(ss->gw, e);
+        (void)json_object_del(o, "lock_id");
+        format_event(&n.of_new, name, e->index, o);
+    }
+    tell(ss, n.path, bytes_of(NULL, 0), &n);
+    if (n.path2.size > 0)
+        tell(ss, n.path2, n.path, &n);
+    buf_deinit(&n.text);
+    buf_deinit(&n.of_old);
+    buf_deinit(&n.of_new);
 }
 
 static void each_stream(struct streams *ss, void (*fn)(struct stream *s))

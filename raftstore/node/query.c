@@ -17,6 +17,7 @@ struct gather {
     int64_t wall_offset_ns; /* Wall clock minus cluster time. */
     bool brief;
     const Hf__Query *against; /* Only holds in the way of this; NULL: all. */
+    const Hf__Query *own;     /* Only holds of this one's owner; NULL: all. */
     size_t limit;
     size_t bytes; /* Of what was gathered, roughly and not less. */
     bool more;
@@ -107,6 +108,8 @@ static bool hold_visit(void *arg, const struct lock_hold_view *v)
 {
     struct filling *f = arg;
     if (f->gather->against != NULL && !is_in_the_way(v, f->gather->against))
+        return true;
+    if (f->gather->own != NULL && !bytes_equal(v->owner, pack_bytes(f->gather->own->owner)))
         return true;
     if (f->node->n_holds >= ENTRIES_MAX)
         return false;
@@ -318,6 +321,7 @@ void query_answer(
                        .wall_offset_ns = n->wall_offset_ns,
                        .brief = q->brief,
                        .against = q->against != 0 ? q : NULL,
+                       .own = q->own ? q : NULL,
                        .limit = q->limit == 0 || q->limit > ENTRIES_MAX ? ENTRIES_MAX : q->limit};
     Hf__NodeFrame frame = HF__NODE_FRAME__INIT;
     Hf__QueryReply reply = HF__QUERY_REPLY__INIT;

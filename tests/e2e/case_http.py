@@ -6,6 +6,7 @@ import datetime
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 
@@ -251,6 +252,80 @@ def sizes(g):
     g.release("t/events", "me")
 
 
+def framing(g):
+    """Heads that two may read differently: refused, and nothing behind them is taken for a request."""
+    body = json.dumps(ACQUIRE).encode()
+    behind = request("GET", "/healthz")
+    post = b"POST /locks/acquire HTTP/1.1\r\n"
+    size = b"Content-Length: %d\r\n" % len(body)
+    for what, head in {
+            "two sizes": post + b"Host: localhost\r\n" + size + b"Content-Length: 0\r\n",
+            "size and chunks": post + b"Host: localhost\r\n" + size + b"Transfer-Encoding: chunked\r\n",
+            "another coding": post + b"Host: localhost\r\nTransfer-Encoding: gzip, chunked\r\n",
+            "identity": post + b"Host: localhost\r\nTransfer-Encoding: identity\r\n",
+            "two codings": post + b"Host: localhost\r\n" + 2 * b"Transfer-Encoding: chunked\r\n",
+            "a space before the colon": post + b"Host: localhost\r\nTransfer-Encoding : chunked\r\n",
+            "chunks by HTTP/1.0": b"POST /locks/acquire HTTP/1.0\r\nTransfer-Encoding: chunked\r\n",
+            "no host": post + size,
+            "two hosts": post + b"Host: localhost\r\nHost: 127.0.0.1\r\n" + size,
+            "two tokens": post + b"Host: localhost\r\n" + 2 * b"Authorization: Bearer x\r\n" + size,
+            "a space": b"GET /locks/a b HTTP/1.1\r\nHost: localhost\r\n"}.items():
+        with g.socket() as s:
+            s.sendall(head + b"\r\n0\r\n\r\n" + body + behind)
+            a = read_answer(s)
+            problem(a, 400, "bad-request", what)
+            equal(a.headers.get("connection"), "close", what)
+            try:
+                equal(s.recv(65536), b"", f"{what}: what comes behind the answer")
+            except ConnectionError:
+                pass
+    equal(g.get("/locks/t/x").status, 404, "none of them took the lock")
+    for method in ("PUT", "DELETE"):
+        a = g.call(method, "/locks/acquire")
+        equal(a.headers["allow"], "GET, HEAD, POST", f"{method} instead of POST")
+
+
+def crowd(g):
+    """More holders than one answer tells of."""
+    n = 1100
+
+    def all_of_them(what, **more):
+        sockets = [g.socket(60) for _ in range(100)]
+        for k, s in enumerate(sockets):
+            s.sendall(b"".join(request("POST", f"/locks/{what}", {
+                "lock_id": "crowd", "owner_id": f"o{i}", **more}) for i in range(k, n, 100)))
+        for s in sockets:
+            got = b""
+            while got.count(b"HTTP/1.1 200") < n / 100:
+                part = s.recv(65536)
+                check(part, f"{what}: {got[-300:]}")
+                got += part
+            s.close()
+    all_of_them("acquire", ttl=120, mode="shared")
+    shown = g.get("/locks/crowd").json
+    equal((shown["n_holds"], len(shown["holds"])), (n, 1024), "a crowd")
+    last = {f"o{i}" for i in range(n)} - {h["owner_id"] for h in shown["holds"]}
+    problem(g.release("crowd", "nobody"), 404, "not-held", "one who is not of it")
+    for name in last:
+        equal(g.release("crowd", name).status, 200, f"release of {name}, of whom the answer did not tell")
+        equal(g.acquire("crowd", name, ttl=120, mode="shared").status, 200, name)
+    all_of_them("release")
+    equal(g.get("/locks/crowd").status, 404, "free")
+
+
+def full_house(c):
+    """Every connection in use, and slow, when it is told to stop."""
+    g = Gateway(c, "full", options=("--no-auth", "--connections-max", "16", "--timeout", "1s")).wait_ready()
+    half = request("POST", "/locks/acquire", ACQUIRE)[:-5]
+    sockets = []
+    for _ in range(16):
+        sockets.append(g.socket())
+        sockets[-1].sendall(half)
+    time.sleep(0.5)
+    g.process.signal(signal.SIGTERM)
+    return g, sockets
+
+
 def lists(g):
     names = sorted(f"l/{i:03d}" for i in range(25)) + ["l2/x"]
     for name in names:
@@ -398,6 +473,17 @@ def beside_mount(g, m):
     problem(g.renew("m/excl", "me"), 409, "not-held", "an ended lease")
     os.close(fd)
     os.close(fd2)
+    fd3 = m.acquire("m/old")
+    events = Events(g, "/locks/m/events")
+    events.until("state")
+    os.rename(m.path("m/old"), m.path("m/new"))
+    d = events.until("renamed")
+    equal((d["lock_id"], d["new_lock_id"]), ("m/old", "m/new"), "renamed")
+    os.close(fd3)
+    os.unlink(m.path("m/new"))
+    events.until("ended")
+    equal(events.seen.count("renamed"), 1, "who watches both names is told once")
+    events.close()
     raw = b"m/\xff\xfe"  # No UTF-8: only a mount makes such names.
     fd = os.open(os.fsencode(m.dir) + b"/" + raw, os.O_CREAT | os.O_EXCL | os.O_RDWR)
     equal(g.get("/locks/m/%FF%fe").status, 200, "a name that is no UTF-8")
@@ -438,10 +524,13 @@ def web_pages(g):
 def main(t):
     c = t.cluster(3).start()
     one, two = Gateway(c, "1").wait_ready(), Gateway(c, "2").wait_ready()
+    full, sockets = full_house(c)
     calls(one)
     waiting(one)
     malformed(one)
+    framing(one)
     sizes(one)
+    crowd(one)
     lists(one)
     validity(one)
     web_pages(one)
@@ -465,6 +554,8 @@ def main(t):
                 size = int(line.split(b":")[1])
         check(json.loads(stream.read(size))["lock_acquired"], f"pipelined {i}")
     s.close()
+    equal(full.process.wait(40), 0, "a clean end with a full house")
+    del sockets
     for g in (one, two):
         equal(g.metric("holdfast_gateway_requests_in_flight"), 1, "nothing but this is in flight")
         equal(g.process.end(), 0, "a clean end")

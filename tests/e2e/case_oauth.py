@@ -123,6 +123,19 @@ def what_they_may(t, g, issuer):
     equal(listed(watcher), ["deploy/web"], "list of a reader with a deny")
     equal(listed(nobody), [], "list of nobody")
     refused(g.get("/locks/deploy/secret/a", headers=watcher), 403, "forbidden", "insufficient_scope", "denied read")
+    # No cursor names what may not be read, however much of it lies between.
+    for i in range(40):
+        equal(g.acquire(f"deploy/secret/{i:02}", "me", headers=ci).status, 200, "acquire")
+    equal(g.acquire("deploy/zz", "me", headers=ci).status, 200, "acquire")
+    found, cursor = [], ""
+    while cursor is not None:
+        page = g.get(f"/locks?limit=1&cursor={cursor}", headers=watcher).json
+        found += [lock["lock_id"] for lock in page["locks"]]
+        cursor = page["cursor"]
+        check("secret" not in (cursor or ""), f"the cursor tells of a lock: {page}")
+    equal(found, ["deploy/web", "deploy/zz"], "page by page")
+    for lock_id in (*(f"deploy/secret/{i:02}" for i in range(40)), "deploy/zz"):
+        equal(g.release(lock_id, "me", headers=ci).status, 200, "release")
     events = Events(g, "/locks/deploy/events", headers=watcher)
     events.until("state")
     equal(g.release("deploy/secret/a", "me", headers=ci).status, 200, "release of a lock that is not seen")
@@ -154,6 +167,25 @@ def what_they_may(t, g, issuer):
     write_policy(t, policy("/deploy"))
     g.process.signal(signal.SIGHUP)
     wait_for("the old policy", 20, lambda: g.release("deploy/web", "me", headers=ci).status == 200)
+
+
+def renamings(c, g, issuer):
+    """Of a lock that gets another name, nobody is told a name that he may not read."""
+    if not os.path.exists("/dev/fuse"):
+        return
+    m = c.mount("a")
+    os.makedirs(m.path("deploy/secret"))
+    watcher = Events(g, "/locks/deploy/events", headers=bearer(issuer.token("watcher")))
+    watcher.until("state")
+    for old, new, told in (("x", "secret/x", {"lock_id": "deploy/x"}), ("secret/x", "y", {"new_lock_id": "deploy/y"}),
+                           ("y", "z", {"lock_id": "deploy/y", "new_lock_id": "deploy/z"})):
+        if old == "x":
+            os.close(m.acquire("deploy/x"))
+        os.rename(m.path("deploy/" + old), m.path("deploy/" + new))
+        d = watcher.until("renamed")
+        equal({k: v for k, v in d.items() if k.endswith("lock_id")}, told, f"{old} renamed to {new}")
+    os.unlink(m.path("deploy/z"))
+    watcher.close()
 
 
 def rotation(g, issuer):
@@ -238,6 +270,7 @@ def main(t):
     g = Gateway(c, "1", options).wait_ready()
     who_gets_in(g, issuer)
     what_they_may(t, g, issuer)
+    renamings(c, g, issuer)
     time_passes(g, issuer)
     rotation(g, issuer)
     other = Gateway(c, "2", [*options[:2], "--issuer", "https://issuer.example", *options[4:]]).wait_ready()
