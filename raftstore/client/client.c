@@ -64,7 +64,8 @@ void client_add_command(struct buf *out,
                         struct bytes body,
                         uint64_t session_id,
                         uint64_t seq,
-                        uint64_t ack_seq)
+                        uint64_t ack_seq,
+                        struct bytes trace)
 {
     uint8_t tail[40], head[32];
     size_t n_tail = put_field(tail, 3, session_id);
@@ -77,6 +78,7 @@ void client_add_command(struct buf *out,
     buf_add(out, head, n_head);
     buf_add(out, body.data, body.size);
     buf_add(out, tail, n_tail);
+    buf_add(out, trace.data, trace.size);
     frame_end(out, mark);
 }
 
@@ -172,6 +174,9 @@ int client_new(const struct client_config *config, struct client **ret_client)
         (void)tls_context_ref(c->config.tls);
     if (c->config.connect_timeout_ms == 0)
         c->config.connect_timeout_ms = CONNECT_TIMEOUT_MS;
+    if (config->trace != NULL)
+        trace_copy(&c->trace, config->trace);
+    c->config.trace = NULL; /* The caller's. */
     c->agent = xstrdup(config->agent != NULL ? config->agent : "holdfast-client");
     c->host = host_name(config->host);
     c->random.state = config->seed != 0 ? config->seed : random_system();

@@ -21,7 +21,9 @@
 
 #include "raftstore/base/bytes.h"
 #include "raftstore/base/clock.h"
+#include "raftstore/base/trace.h"
 #include "raftstore/tls/tls.h"
+#include "telemetry/span.h"
 
 #include "holdfast.pb-c.h"
 
@@ -58,9 +60,11 @@ struct client_config {
     struct tls_context *tls;     /* Speak TLS (not on Unix sockets); a reference is taken. NULL = in
                                     the clear. */
     unsigned inflight_max;       /* Requests on the wire at once; more wait in line. 0 = 4096. */
-    bool pinned;                 /* Talk to the first of the addresses that answers and never follow
-                                    the leader: for asking one node (STATUS). No commands. */
-    bool events_session;         /* Subscribe to what concerns our own session. */
+    struct spans *spans;         /* Where spans of requests go; NULL = none are made. */
+    const struct trace_context *trace; /* Of all requests that name none; copied; NULL = none. */
+    bool pinned;         /* Talk to the first of the addresses that answers and never follow
+                            the leader: for asking one node (STATUS). No commands. */
+    bool events_session; /* Subscribe to what concerns our own session. */
     const char *const *event_prefixes; /* Also to these paths and below (NULL = none);
                                           NULL-terminated. client_watch() replaces them. */
     void (*on_session)(void *arg, enum client_session_event event);
@@ -123,6 +127,17 @@ int client_command(struct client *c,
                    void *arg,
                    uint64_t *ret_handle);
 
+/* The same as part of a trace: nodes tell of it, and its span is the parent of theirs.
+ *
+ * @trace: copied; NULL: config.trace. */
+int client_command_traced(struct client *c,
+                          const Hf__Command *command,
+                          const struct trace_context *trace,
+                          uint64_t timeout_ms,
+                          client_result_cb cb,
+                          void *arg,
+                          uint64_t *ret_handle);
+
 /* Cancel a command that may be waiting.  Its callback still comes once: with LOCK_CANCELED, or with
  * what happened first (a grant that raced in is the caller's to release).  Unknown handles
  * (answered already) are ignored. */
@@ -156,6 +171,15 @@ int client_query(struct client *c,
                  bool on_leader,
                  client_reply_cb cb,
                  void *arg);
+
+/* The same as part of a trace; as client_command_traced(). */
+int client_query_traced(struct client *c,
+                        const Hf__Query *query,
+                        const struct trace_context *trace,
+                        uint64_t timeout_ms,
+                        bool on_leader,
+                        client_reply_cb cb,
+                        void *arg);
 
 /* An operator's request; goes to the leader. SNAPSHOT calls the callback once per chunk, and its
  * timeout_ms counts anew from each.  A request on whose way the connection broke is not repeated:

@@ -125,12 +125,13 @@ static bool makes_hold(unsigned op)
 
 /* ---- Birth and end --------------------------------------------------------------------- */
 
-static struct command *command_new(struct client *c, const Hf__Command *command)
+static struct command *
+command_new(struct client *c, const Hf__Command *command, struct client_trace *trace)
 {
     Hf__Command bare = *command;
     bare.session_id = bare.seq = bare.ack_seq = 0;
     size_t size = hf__command__get_packed_size(&bare);
-    if (size + FRAME_EXTRA_BYTES > FRAME_CLIENT_BYTES_MAX)
+    if (size + client_trace_packed(trace).size + FRAME_EXTRA_BYTES > FRAME_CLIENT_BYTES_MAX)
         return NULL;
     struct command *k = xmalloc(sizeof *k + size);
     *k = (struct command){
@@ -143,6 +144,7 @@ static struct command *command_new(struct client *c, const Hf__Command *command)
         .owner_key = command->op == WIRE_OP_ACQUIRE ? hash_owner(command) : 0,
         .deadline_ns = UINT64_MAX,
         .timer = {.cb = on_timer, .arg = k},
+        .trace = trace,
         .client = c,
         .body_bytes = size,
     };
@@ -220,8 +222,10 @@ static void finish(struct client *c, struct command *k, int status, const Hf__Re
     if (status != 0 && !k->internal && !k->orphan)
         stats_failed(&c->stats.commands, status);
     remove_command(c, k);
+    client_trace_end(k->trace, status, r);
     if (k->cb != NULL)
         k->cb(k->arg, &out);
+    client_trace_free(k->trace);
     free(k);
 }
 
@@ -244,7 +248,7 @@ static void finish_code(struct client *c, struct command *k, uint32_t code)
 /* A command of our own, without a caller. */
 static struct command *add_internal(struct client *c, const Hf__Command *command)
 {
-    struct command *k = command_new(c, command);
+    struct command *k = command_new(c, command, NULL);
     assert(k != NULL); /* Made of parts of what was small enough once. */
     k->internal = true;
     enroll(c, k);
@@ -272,7 +276,8 @@ static void send_command(struct client *c, struct command *k, uint64_t now)
     k->serial = p->serial;
     k->n_unresolved++;
     client_add_command(client_conn_out(p->conn), k->id, bytes_of(k->body, k->body_bytes),
-                       k->session_id, k->seq, commands_ack_seq(c));
+                       k->session_id, k->seq, commands_ack_seq(c), client_trace_packed(k->trace));
+    client_trace_sent(k->trace, p);
     if (k->state != COMMAND_QUEUED) {
         set_state(c, k, COMMAND_SENT);
         set_timer(c, k, now + REPEAT_MS * NS_PER_MS);
@@ -511,6 +516,7 @@ static void time_out(struct client *c, struct command *k)
         return;
     }
     stats_failed(&c->stats.commands, out.status);
+    client_trace_end(k->trace, out.status, NULL);
     k->cb = NULL;
     k->orphan = true;
     owner_ref(c, k->owner_key);
@@ -663,15 +669,31 @@ int client_command(struct client *c,
                    void *arg,
                    uint64_t *ret_handle)
 {
+    return client_command_traced(c, command, NULL, timeout_ms, cb, arg, ret_handle);
+}
+
+int client_command_traced(struct client *c,
+                          const Hf__Command *command,
+                          const struct trace_context *trace,
+                          uint64_t timeout_ms,
+                          client_result_cb cb,
+                          void *arg,
+                          uint64_t *ret_handle)
+{
     if (c->closing)
         return -ESHUTDOWN;
     if (c->session.ttl_ms == 0 || !for_clients(command->op))
         return -EINVAL;
     if (c->commands.n >= COMMANDS_MAX)
         return -EBUSY;
-    struct command *k = command_new(c, command);
-    if (k == NULL)
+    struct bytes path = command->n_paths > 0 ? pack_bytes(command->paths[0]) : bytes_of(NULL, 0);
+    struct client_trace *place = client_trace_new(c, wire_op_name(command->op), trace, path);
+    struct command *k = command_new(c, command, place);
+    if (k == NULL) {
+        client_trace_end(place, -EMSGSIZE, NULL);
+        client_trace_free(place);
         return -EMSGSIZE;
+    }
     k->cb = cb;
     k->arg = arg;
     if (timeout_ms != CLIENT_NO_TIMEOUT)

@@ -6,6 +6,7 @@
  *     request.c  queries and admin requests
  *     watch.c    the subscription: what the cluster pushes, resumed by index
  *     stats.c    figures for metrics
+ *     tracing.c  the requests' places in traces, and their spans
  *     client.c   the public functions and what ties the parts together
  *
  * A frame's id comes from one counter, so an answer is looked up without knowing what it answers.
@@ -139,29 +140,30 @@ struct command {
     uint64_t id;               /* Handle and frame id. */
     enum command_state state;
     uint8_t op;
-    bool waits;              /* May be queued (wait_ms). */
-    bool canceled;           /* client_cancel(). */
-    bool cancel_sent;        /* The cluster was asked to cancel it, under its present seq. */
-    bool parked;             /* In commands.parked. */
-    bool no_session;         /* Refused so; the next keepalive's answer decides. */
-    bool orphan;             /* Nobody waits; to be undone if it was granted. */
-    bool internal;           /* Ours: cancel and release of orphans. */
-    bool many;               /* Several paths. */
-    bool was_busy;           /* Refused for load last. */
-    bool counted;            /* In the statistics: it was queued. */
-    uint64_t session_id;     /* Of seq. */
-    uint64_t seq;            /* 0 = not yet assigned. */
-    uint64_t target_id;      /* A cancel: the command that is to be canceled. */
-    uint64_t serial;         /* Connection that it was sent on last. */
-    uint64_t sent_boot_ns;   /* First sent; 0 = never. */
-    uint64_t last_boot_ns;   /* Sent last. */
-    uint64_t owner_key;      /* An acquire, or the undoing of one: hash of its owner. */
-    bool undo;               /* Releases what an orphan was granted. */
-    uint64_t token_before;   /* Highest token seen when it was sent first. */
-    uint64_t deadline_ns;    /* Boot time; UINT64_MAX = none. */
-    unsigned n_unresolved;   /* Sends whose outcome is unknown: 0 = surely not executed. */
-    unsigned n_tries;        /* For the backoff. */
-    struct boot_timer timer; /* The deadline or the next repeat. */
+    bool waits;                 /* May be queued (wait_ms). */
+    bool canceled;              /* client_cancel(). */
+    bool cancel_sent;           /* The cluster was asked to cancel it, under its present seq. */
+    bool parked;                /* In commands.parked. */
+    bool no_session;            /* Refused so; the next keepalive's answer decides. */
+    bool orphan;                /* Nobody waits; to be undone if it was granted. */
+    bool internal;              /* Ours: cancel and release of orphans. */
+    bool many;                  /* Several paths. */
+    bool was_busy;              /* Refused for load last. */
+    bool counted;               /* In the statistics: it was queued. */
+    uint64_t session_id;        /* Of seq. */
+    uint64_t seq;               /* 0 = not yet assigned. */
+    uint64_t target_id;         /* A cancel: the command that is to be canceled. */
+    uint64_t serial;            /* Connection that it was sent on last. */
+    uint64_t sent_boot_ns;      /* First sent; 0 = never. */
+    uint64_t last_boot_ns;      /* Sent last. */
+    uint64_t owner_key;         /* An acquire, or the undoing of one: hash of its owner. */
+    bool undo;                  /* Releases what an orphan was granted. */
+    uint64_t token_before;      /* Highest token seen when it was sent first. */
+    uint64_t deadline_ns;       /* Boot time; UINT64_MAX = none. */
+    unsigned n_unresolved;      /* Sends whose outcome is unknown: 0 = surely not executed. */
+    unsigned n_tries;           /* For the backoff. */
+    struct boot_timer timer;    /* The deadline or the next repeat. */
+    struct client_trace *trace; /* Owned; NULL = none. */
     client_result_cb cb;
     void *arg;
     struct client *client;
@@ -225,6 +227,7 @@ struct request {
     char text[200]; /* The last failure's sentence. */
     int failure;    /* What it becomes when time is up. */
     struct boot_timer timer;
+    struct client_trace *trace; /* Owned; NULL = none. */
     client_reply_cb cb;
     void *arg;
     struct client *client;
@@ -309,10 +312,38 @@ void stats_answered(struct client *c, struct client_latency *l, uint64_t sent_bo
 /* Not answered, or refused as a request. */
 void stats_failed(struct client_latency *l, int status);
 
+/* ---- tracing.c -------------------------------------------------------------------------- */
+
+/* A request's place in a trace. */
+struct client_trace {
+    struct span *span;   /* Until it is answered; NULL: not recorded. */
+    struct bytes packed; /* ClientFrame.trace, tag and length included. */
+};
+
+/* @parent: NULL: the client's own.  @path: for the span; may be empty.
+ * Return: NULL: it is in no trace. */
+struct client_trace *client_trace_new(struct client *c,
+                                      const char *name,
+                                      const struct trace_context *parent,
+                                      struct bytes path);
+/* What goes with each frame of it; all of these accept NULL. */
+struct bytes client_trace_packed(const struct client_trace *t);
+/* It was sent (again). */
+void client_trace_sent(struct client_trace *t, const struct peer *p);
+/* It was answered, or given up (status below 0). @r: may be NULL. */
+void client_trace_end(struct client_trace *t, int status, const Hf__Result *r);
+/* Ends it, too, if need be. */
+void client_trace_free(struct client_trace *t);
+
+/* "SHOW", "LIST", ...; "MEMBER_ADD", ... */
+const char *client_query_name(const Hf__Query *query);
+const char *client_admin_name(const Hf__Admin *admin);
+
 /* ---- client.c --------------------------------------------------------------------------- */
 
 struct client {
     struct client_config config; /* Pointers in it are not kept, but for loop and clock. */
+    struct trace_context trace;  /* Of requests that name none. */
     char *agent;                 /* Owned. */
     char *host;                  /* Owned. */
     struct random random;
@@ -357,12 +388,13 @@ uint64_t client_later_ms(uint64_t boot_ns, uint64_t ms);
 /* base_ms doubled `tries` times, at most max_ms, half of it random. */
 uint64_t client_backoff_ms(struct client *c, uint64_t base_ms, uint64_t max_ms, unsigned tries);
 
-/* Append a frame with a command in it; body as in struct command. */
+/* Append a frame with a command in it; body as in struct command; trace: client_trace_packed(). */
 void client_add_command(struct buf *out,
                         uint64_t id,
                         struct bytes body,
                         uint64_t session_id,
                         uint64_t seq,
-                        uint64_t ack_seq);
+                        uint64_t ack_seq,
+                        struct bytes trace);
 
 #endif

@@ -45,10 +45,12 @@ static void finish(struct request *q, struct client_reply *reply)
         stats_answered(c, &c->stats.queries, q->began_boot_ns);
     else if (!q->admin)
         stats_failed(&c->stats.queries, reply->status);
+    client_trace_end(q->trace, reply->status, NULL);
     if (reply->text == NULL)
         reply->text = q->text;
     if (q->cb != NULL)
         q->cb(q->arg, reply);
+    client_trace_free(q->trace);
     free(q);
 }
 
@@ -68,9 +70,11 @@ static void ask(struct request *q)
     buf_add(out, (const uint8_t[]){0x08}, 1); /* ClientFrame.id */
     add_varint(out, q->id);
     buf_add(out, q->body, q->body_bytes);
+    buf_add(out, client_trace_packed(q->trace).data, client_trace_packed(q->trace).size);
     frame_end(out, mark);
     q->peer = p;
     q->serial = p->serial;
+    client_trace_sent(q->trace, p);
     set_timer(q, UINT64_MAX);
     route_expect(c);
 }
@@ -222,7 +226,7 @@ static int request_add(struct client *c,
     if (c->requests.n >= REQUESTS_MAX)
         return -EBUSY;
     size_t size = hf__client_frame__get_packed_size(frame);
-    if (size + 16 > FRAME_CLIENT_BYTES_MAX)
+    if (size + client_trace_packed(traits.trace).size + 16 > FRAME_CLIENT_BYTES_MAX)
         return -EMSGSIZE;
     struct request *q = xmalloc(sizeof *q + size);
     *q = traits;
@@ -244,6 +248,22 @@ static int request_add(struct client *c,
     return 0;
 }
 
+/* The same, and the place in a trace is given back if it fails. */
+static int request_add_traced(struct client *c,
+                              Hf__ClientFrame *frame,
+                              uint64_t timeout_ms,
+                              struct request traits,
+                              client_reply_cb cb,
+                              void *arg)
+{
+    int rv = request_add(c, frame, timeout_ms, traits, cb, arg);
+    if (rv < 0) {
+        client_trace_end(traits.trace, rv, NULL);
+        client_trace_free(traits.trace);
+    }
+    return rv;
+}
+
 int client_query(struct client *c,
                  const Hf__Query *query,
                  uint64_t timeout_ms,
@@ -251,10 +271,25 @@ int client_query(struct client *c,
                  client_reply_cb cb,
                  void *arg)
 {
+    return client_query_traced(c, query, NULL, timeout_ms, on_leader, cb, arg);
+}
+
+int client_query_traced(struct client *c,
+                        const Hf__Query *query,
+                        const struct trace_context *trace,
+                        uint64_t timeout_ms,
+                        bool on_leader,
+                        client_reply_cb cb,
+                        void *arg)
+{
     Hf__ClientFrame frame = HF__CLIENT_FRAME__INIT;
     frame.body_case = HF__CLIENT_FRAME__BODY_QUERY;
     frame.query = (Hf__Query *)(uintptr_t)query;
-    return request_add(c, &frame, timeout_ms, (struct request){.on_leader = on_leader}, cb, arg);
+    struct request traits = {
+        .on_leader = on_leader,
+        .trace = client_trace_new(c, client_query_name(query), trace, pack_bytes(query->path)),
+    };
+    return request_add_traced(c, &frame, timeout_ms, traits, cb, arg);
 }
 
 int client_admin(
@@ -267,6 +302,7 @@ int client_admin(
         .admin = true,
         .on_leader = true,
         .snapshot = admin->what == HF__ADMIN__WHAT__SNAPSHOT,
+        .trace = client_trace_new(c, client_admin_name(admin), NULL, bytes_of(NULL, 0)),
     };
-    return request_add(c, &frame, timeout_ms, traits, cb, arg);
+    return request_add_traced(c, &frame, timeout_ms, traits, cb, arg);
 }

@@ -37,7 +37,7 @@ static void send_frame(struct client *c, const Hf__Command *command, uint64_t se
     s->frames[s->n_frames++ % SESSION_FRAMES] = (struct session_frame){s->frame_id, now};
     client_add_command(client_conn_out(c->route.primary->conn), s->frame_id,
                        bytes_of(body.data, body.size), s->id, seq,
-                       ack_seq < seq ? ack_seq : (seq != 0 ? seq - 1 : 0));
+                       ack_seq < seq ? ack_seq : (seq != 0 ? seq - 1 : 0), bytes_of(NULL, 0));
     buf_deinit(&body);
     route_expect(c);
 }

@@ -7,6 +7,32 @@ static const char *name_of(const char *const *names, size_t n, uint32_t number)
     return number < n && names[number] != NULL ? names[number] : "?";
 }
 
+const char *wire_op_name(uint32_t op)
+{
+    static const char *const names[] = {
+        [WIRE_OP_SESSION_OPEN] = "session-open",
+        [WIRE_OP_SESSION_KEEPALIVE] = "session-keepalive",
+        [WIRE_OP_SESSION_CLOSE] = "session-close",
+        [WIRE_OP_ACQUIRE] = "acquire",
+        [WIRE_OP_CANCEL] = "cancel",
+        [WIRE_OP_RENEW] = "renew",
+        [WIRE_OP_RELEASE] = "release",
+        [WIRE_OP_CONVERT] = "convert",
+        [WIRE_OP_NOTE] = "note",
+        [WIRE_OP_BREAK] = "break",
+        [WIRE_OP_MKDIR] = "mkdir",
+        [WIRE_OP_RMDIR] = "rmdir",
+        [WIRE_OP_SETATTR] = "setattr",
+        [WIRE_OP_LINK] = "link",
+        [WIRE_OP_RENAME] = "rename",
+        [WIRE_OP_TICK] = "tick",
+        [WIRE_OP_TERM_START] = "term-start",
+        [WIRE_OP_NODE_INFO] = "node-info",
+        [WIRE_OP_EPOCH] = "epoch",
+    };
+    return name_of(names, sizeof names / sizeof names[0], op);
+}
+
 const char *wire_code_name(uint32_t code)
 {
     static const char *const names[] = {

@@ -110,6 +110,9 @@ enum wire_node_type { WIRE_NODE_NONE = 0, WIRE_NODE_LOCK = 1, WIRE_NODE_DIRECTOR
 #define WIRE_NOTE_BYTES_MAX  256u   /* LOCK_NOTE_BYTES_MAX. */
 #define WIRE_HOST_BYTES_MAX  64u    /* LOCK_HOST_BYTES_MAX. */
 
+/* "acquire", "session-open", ...: for logs and people; "?" for an unknown one. */
+const char *wire_op_name(uint32_t op);
+
 /* The code's name in lower case ("conflict"), for logs and people; "?" for an unknown one. */
 const char *wire_code_name(uint32_t code);
 

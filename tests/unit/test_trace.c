@@ -1,5 +1,6 @@
 /* W3C Trace Context: what is one, what is none, and what is passed on. */
 #include "raftstore/base/trace.h"
+#include "raftstore/wire/trace.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -223,12 +224,57 @@ static void test_ratio(void **state)
     assert_in_range(n, 850, 1150); /* The seed is fixed. */
 }
 
+/* On the wire and back; what is malformed there is no trace. */
+static void test_wire(void **state)
+{
+    (void)state;
+    struct trace_context t, back;
+    uint8_t packed[WIRE_TRACE_BYTES_MAX];
+    assert_true(trace_parse(bytes_str("00-" ID "-" SPAN "-01"), &t));
+    for (unsigned i = 0; i < 3; i++) {
+        memset(t.state, 'a', sizeof t.state);
+        memcpy(t.state, "k=", 2);
+        t.state[i == 0 ? 0 : i == 1 ? 20 : 200] = '\0';
+        t.flags = i == 1 ? 0 : 1;
+        size_t size = wire_trace_put(&t, packed);
+        assert_int_equal(packed[0], WIRE_TRACE_FIELD << 3 | 2);
+        size_t head = packed[1] < 0x80 ? 2 : 3;
+        struct bytes message = bytes_of(packed + head, size - head);
+        assert_true(wire_trace_read(message, &back));
+        assert_memory_equal(back.trace_id, t.trace_id, sizeof t.trace_id);
+        assert_memory_equal(back.span_id, t.span_id, sizeof t.span_id);
+        assert_int_equal(back.flags, t.flags);
+        assert_string_equal(back.state, t.state);
+        for (size_t cut = 0; cut < message.size; cut++) {
+            bool whole = cut == 28 || (cut == 30 && i != 1); /* Without state; and flags. */
+            assert_int_equal(wire_trace_read(bytes_of(message.data, cut), &back), whole);
+        }
+    }
+    /* Fields of a newer version are skipped; a bad state is left out. */
+    uint8_t more[200] = {9 << 3 | 0, 0xff, 1,          10 << 3 | 1, 1,   2,   3,   4, 5,
+                         6,          7,    8,          11 << 3 | 5, 1,   2,   3,   4, 12 << 3 | 2,
+                         1,          'x',  4 << 3 | 2, 3,           'a', '=', '\n'};
+    t.state[0] = '\0';
+    size_t size = wire_trace_put(&t, packed);
+    memcpy(more + 25, packed + 2, size - 2);
+    assert_true(wire_trace_read(bytes_of(more, 25 + size - 2), &back));
+    assert_string_equal(back.state, "");
+    assert_memory_equal(back.trace_id, t.trace_id, sizeof t.trace_id);
+    memset(more + 25 + 2, 0, TRACE_ID_BYTES);
+    assert_false(wire_trace_read(bytes_of(more, 25 + size - 2), &back));
+    assert_false(wire_trace_read(bytes_of(NULL, 0), &back));
+    assert_false(
+        wire_trace_read(bytes_of("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11), &back));
+    assert_false(wire_trace_read(bytes_of("\x0b", 1), &back)); /* A group. */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parent), cmocka_unit_test(test_parent_bytes),
         cmocka_unit_test(test_state),  cmocka_unit_test(test_state_bounds),
         cmocka_unit_test(test_new),    cmocka_unit_test(test_ratio),
+        cmocka_unit_test(test_wire),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
