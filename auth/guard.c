@@ -14,6 +14,7 @@
 #define TOKENS_MAX    4096  /* Remembered; a few kilobytes each at most. */
 #define SUBJECTS_MAX  16384 /* Buckets. */
 #define OWNERS_MAX    65536 /* */
+#define FAILED_MAX    65536 /* */
 #define NO_KEYS_RETRY 5     /* Seconds. */
 
 /* The subject is the token's, or nobody's. */
@@ -31,6 +32,7 @@ struct guard {
     struct policy *policy;
     struct rate_table *subjects; /* NULL = no limit. */
     struct rate_table *owners;   /* Likewise. */
+    struct rate_table *failed;   /* Likewise. */
     struct guard_counts counts;
     struct buf key; /* Scratch: an owner's bucket. */
     uv_work_t work; /* Reading the policy again. */
@@ -52,6 +54,7 @@ static void free_guard(struct guard *g)
     policy_free(g->policy);
     rate_table_free(g->subjects);
     rate_table_free(g->owners);
+    rate_table_free(g->failed);
     buf_deinit(&g->key);
     free(g);
 }
@@ -101,6 +104,8 @@ int guard_open(uv_loop_t *loop,
         g->subjects = rate_table_new(&config->subject, SUBJECTS_MAX);
     if (config->owner.number > 0)
         g->owners = rate_table_new(&config->owner, OWNERS_MAX);
+    if (config->failed.number > 0 && config->jwks != NULL)
+        g->failed = rate_table_new(&config->failed, FAILED_MAX);
     int result = config->jwks != NULL ? open_policy(g, ret_sentence) : 0;
     if (result == 0 && config->jwks != NULL)
         result = open_keys(g, ret_sentence);
@@ -288,44 +293,105 @@ static int refuse_without_keys(struct guard *g, struct guard_refusal *r)
     return 1;
 }
 
+/* Have too many tokens from there been refused already? */
+static bool is_throttled(struct guard *g, struct bytes peer, struct guard_refusal *r)
+{
+    struct rate_state now;
+    if (g->failed == NULL || peer.size == 0 ||
+        rate_would_take(g->failed, peer, clock_mono_ns(g->config.clock), &now))
+        return false;
+    g->counts.throttled++;
+    *r = (struct guard_refusal){
+        .status = 429,
+        .detail = "too many tokens from this address had to be refused",
+        .retry_after_s = now.retry_after_s,
+    };
+    return true;
+}
+
+/* Check a token.  Return: 0; -EAGAIN: by no key that is known, while newer ones may be had; 1: it
+ * is refused. */
+static int check_token(struct guard *g,
+                       struct bytes text,
+                       struct bytes peer,
+                       bool final,
+                       struct token **ret_token,
+                       struct guard_refusal *r)
+{
+    const struct jwks *keys = g->closing ? NULL : jwks_source_keys(g->keys);
+    if (keys == NULL)
+        return refuse_without_keys(g, r);
+    const struct jwt_rules rules = {
+        .issuer = g->config.issuer,
+        .audience = g->config.audience,
+        .scope = g->config.scope,
+        .roles_claim = g->config.roles_claim,
+        .strict_typ = g->config.strict_typ,
+        .leeway_s = g->config.leeway_s,
+        .now_s = (int64_t)(clock_wall_ns(g->config.clock) / NS_PER_S),
+    };
+    uint64_t generation = jwks_source_generation(g->keys);
+    const char *reason = NULL;
+    int result = token_cache_find(g->tokens, generation, &rules, text, ret_token, &reason);
+    if (result == -ENOENT) {
+        if (is_throttled(g, peer, r))
+            return 1;
+        result = token_cache_verify(g->tokens, keys, generation, &rules, text, ret_token, &reason);
+    }
+    if (result == 0)
+        return 0;
+    if (result == JWT_NO_KEY && !final && jwks_source_may_refetch(g->keys))
+        return -EAGAIN;
+    if (g->failed != NULL && peer.size > 0)
+        (void)rate_take(g->failed, peer, clock_mono_ns(g->config.clock), NULL);
+    return refuse_token(g, result, reason, r);
+}
+
+static int authenticate(struct guard *g,
+                        const char *authorization,
+                        struct bytes peer,
+                        bool final,
+                        struct guard_caller **ret_caller,
+                        struct guard_refusal *r)
+{
+    struct bytes text;
+    struct token *token = NULL;
+    if (g->config.jwks == NULL) {
+        *ret_caller = caller_new(g, NULL);
+        return 0;
+    }
+    if (!find_token(authorization, &text)) {
+        g->counts.unauthenticated++;
+        return challenge(r, 401, NULL, "an access token is needed: Authorization: Bearer");
+    }
+    int rv = check_token(g, text, peer, final, &token, r);
+    if (rv == 0)
+        *ret_caller = caller_new(g, token);
+    return rv;
+}
+
+int guard_look(struct guard *guard,
+               const char *authorization,
+               struct bytes peer,
+               struct guard_caller **ret_caller,
+               struct guard_refusal *ret_refusal)
+{
+    return authenticate(guard, authorization, peer, false, ret_caller, ret_refusal);
+}
+
 int guard_authenticate(struct guard *guard,
                        const char *authorization,
+                       struct bytes peer,
                        struct jwks_waiter *waiter,
                        struct guard_caller **ret_caller,
                        struct guard_refusal *ret_refusal)
 {
-    struct bytes text;
-    if (guard->config.jwks == NULL) {
-        *ret_caller = caller_new(guard, NULL);
-        return 0;
+    int rv = authenticate(guard, authorization, peer, waiter == NULL, ret_caller, ret_refusal);
+    if (rv == -EAGAIN) {
+        bool waits = jwks_source_refetch(guard->keys, waiter);
+        assert(waits); /* It may, a moment ago. */
     }
-    if (!find_token(authorization, &text)) {
-        guard->counts.unauthenticated++;
-        return challenge(ret_refusal, 401, NULL,
-                         "an access token is needed: Authorization: Bearer");
-    }
-    const struct jwks *keys = guard->closing ? NULL : jwks_source_keys(guard->keys);
-    if (keys == NULL)
-        return refuse_without_keys(guard, ret_refusal);
-    const struct jwt_rules rules = {
-        .issuer = guard->config.issuer,
-        .audience = guard->config.audience,
-        .scope = guard->config.scope,
-        .roles_claim = guard->config.roles_claim,
-        .strict_typ = guard->config.strict_typ,
-        .leeway_s = guard->config.leeway_s,
-        .now_s = (int64_t)(clock_wall_ns(guard->config.clock) / NS_PER_S),
-    };
-    struct token *token = NULL;
-    const char *reason = NULL;
-    int result = token_cache_verify(guard->tokens, keys, jwks_source_generation(guard->keys),
-                                    &rules, text, &token, &reason);
-    if (result == JWT_NO_KEY && waiter != NULL && jwks_source_refetch(guard->keys, waiter))
-        return -EAGAIN;
-    if (result != 0)
-        return refuse_token(guard, result, reason, ret_refusal);
-    *ret_caller = caller_new(guard, token);
-    return 0;
+    return rv;
 }
 
 static bool decide(const struct guard *g,

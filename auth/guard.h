@@ -5,7 +5,8 @@
  * All functions run on the loop's thread; none but guard_open() blocks.
  *
  * For a request:
- *     guard_authenticate()   with its Authorization header; 0 gives a caller; or wait, or a refusal
+ *     guard_look()           with its head, before its body is read: a caller, a refusal, or not
+ * yet guard_authenticate()   else, once it is complete: a caller, or wait, or a refusal
  *     guard_take_subject()   429 if it comes too often
  *     guard_take_owner()     likewise, once the owner_id is known (changes only)
  *     guard_allows()         for each verb and path that it needs; 403 if not
@@ -37,6 +38,7 @@ struct guard_config {
     const char *policy;        /* File. */
     struct rate_limit subject; /* Per subject; number 0 = no limit. */
     struct rate_limit owner;   /* Per subject and owner_id; likewise. */
+    struct rate_limit failed;  /* Refused tokens per client's address; likewise. */
     const struct clock *clock;
 }; /* The texts must live as long as the guard. */
 
@@ -82,16 +84,32 @@ bool guard_is_ready(const struct guard *guard);
 
 /* Who is it?
  *
+ * An address from which too many tokens came that had to be refused gets 429 for those that were
+ * not found good before, without a look at them: a signature costs more than all the rest.  (So
+ * nobody who shares its address is shut out with a token that he uses already.)
+ *
  * @authorization: the header's value; NULL = there is none.
+ * @peer:   the client's address, in whatever form; empty = not known: no limit.
  * @waiter: NULL, or one that can wait for newer keys, where a token names an unknown one.
  *
  * Return: 0: *ret_caller is a reference of the caller's.  -EAGAIN: waiter->fn will be called once:
  * ask again, with waiter NULL.  Above 0: *ret_refusal tells. */
 int guard_authenticate(struct guard *guard,
                        const char *authorization,
+                       struct bytes peer,
                        struct jwks_waiter *waiter,
                        struct guard_caller **ret_caller,
                        struct guard_refusal *ret_refusal);
+
+/* The same when only the request's head is there: so that nobody's body is kept who may not enter.
+ *
+ * Return: as above; -EAGAIN: newer keys might be needed: ask guard_authenticate() once the request
+ * is complete. */
+int guard_look(struct guard *guard,
+               const char *authorization,
+               struct bytes peer,
+               struct guard_caller **ret_caller,
+               struct guard_refusal *ret_refusal);
 
 /* May they?  A denial is logged, with its reason.
  *
@@ -126,6 +144,7 @@ struct guard_counts {
     uint64_t denied;          /* 403 by policy or scope. */
     uint64_t rate_limited;    /* 429. */
     uint64_t no_keys;         /* 503. */
+    uint64_t throttled;       /* 429 for the address of too many refused tokens. */
 };
 struct guard_counts guard_counts(const struct guard *guard);
 

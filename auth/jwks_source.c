@@ -244,12 +244,17 @@ uint64_t jwks_source_generation(const struct jwks_source *source)
     return source->generation;
 }
 
+bool jwks_source_may_refetch(const struct jwks_source *source)
+{
+    uint64_t interval_ns = source->config.refetch_min_ms * NS_PER_MS;
+    bool due = !source->asked || now_ns(source) - source->asked_ns >= interval_ns;
+    return !source->closing && (source->fetches || due);
+}
+
 bool jwks_source_refetch(struct jwks_source *source, struct jwks_waiter *waiter)
 {
     assert(!waiter->waits);
-    uint64_t interval_ns = source->config.refetch_min_ms * NS_PER_MS;
-    bool due = !source->asked || now_ns(source) - source->asked_ns >= interval_ns;
-    if (source->closing || (!source->fetches && !due))
+    if (!jwks_source_may_refetch(source))
         return false;
     if (!source->fetches) {
         source->asked = true;

@@ -69,6 +69,9 @@ uint64_t jwks_source_generation(const struct jwks_source *source);
  * for final.  False: the keys are fresh enough, the token is refused. */
 bool jwks_source_refetch(struct jwks_source *source, struct jwks_waiter *waiter);
 
+/* Would jwks_source_refetch() fetch, or wait for a fetch that is under way? */
+bool jwks_source_may_refetch(const struct jwks_source *source);
+
 /* Stop waiting: fn is not called any more.  Fine if it does not wait. */
 void jwks_waiter_cancel(struct jwks_waiter *waiter);
 

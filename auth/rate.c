@@ -128,13 +128,20 @@ static void unlink_chain(struct rate_table *t, uint32_t name)
     *at = entry_at(t, name)->chain;
 }
 
+/* Return: the entry's name; 0: there is none. */
+static uint32_t find(const struct rate_table *t, uint64_t hash)
+{
+    uint32_t name = t->slots[hash & t->slots_mask];
+    while (name != 0 && entry_at(t, name)->hash != hash)
+        name = entry_at(t, name)->chain;
+    return name;
+}
+
 /* The key's entry, made the newest; a new one is full. */
 static struct entry *find_or_add(struct rate_table *t, uint64_t hash)
 {
     uint32_t *slot = &t->slots[hash & t->slots_mask];
-    uint32_t name = *slot;
-    while (name != 0 && entry_at(t, name)->hash != hash)
-        name = entry_at(t, name)->chain;
+    uint32_t name = find(t, hash);
     if (name != 0) {
         unlink_use(t, name);
         link_newest(t, name);
@@ -158,26 +165,53 @@ static uint64_t round_up_s(uint64_t ns)
     return (ns + NS_PER_S - 1) / NS_PER_S;
 }
 
+static struct rate_state state_of(const struct rate_table *t, uint64_t missing_ns, bool granted)
+{
+    uint64_t all_ns = t->step_ns * t->burst;
+    return (struct rate_state){
+        .limit = t->burst,
+        .remaining = (all_ns - missing_ns) / t->step_ns,
+        .reset_s = round_up_s(missing_ns),
+        .retry_after_s = granted ? 0 : round_up_s(missing_ns + t->step_ns - all_ns),
+    };
+}
+
+static uint64_t missing(const struct entry *e, uint64_t now_ns)
+{
+    return e->full_ns > now_ns ? e->full_ns - now_ns : 0;
+}
+
+static bool has_one(const struct rate_table *t, uint64_t missing_ns)
+{
+    return missing_ns + t->step_ns <= t->step_ns * t->burst;
+}
+
 bool rate_take(struct rate_table *table, struct bytes key, uint64_t now_ns, struct rate_state *ret)
 {
     struct entry *e = find_or_add(table, siphash(table->secret, key));
-    uint64_t all_ns = table->step_ns * table->burst;
-    uint64_t missing_ns = e->full_ns > now_ns ? e->full_ns - now_ns : 0;
-    bool granted = missing_ns + table->step_ns <= all_ns;
+    uint64_t missing_ns = missing(e, now_ns);
+    bool granted = has_one(table, missing_ns);
     if (granted) {
         missing_ns += table->step_ns;
         e->full_ns = now_ns + missing_ns;
     }
-    if (ret != NULL) {
-        uint64_t late_ns = granted ? 0 : missing_ns + table->step_ns - all_ns;
-        *ret = (struct rate_state){
-            .limit = table->burst,
-            .remaining = (all_ns - missing_ns) / table->step_ns,
-            .reset_s = round_up_s(missing_ns),
-            .retry_after_s = round_up_s(late_ns),
-        };
-    }
+    if (ret != NULL)
+        *ret = state_of(table, missing_ns, granted);
     return granted;
+}
+
+bool rate_would_take(const struct rate_table *table,
+                     struct bytes key,
+                     uint64_t now_ns,
+                     struct rate_state *ret)
+{
+    uint32_t name = find(table, siphash(table->secret, key));
+    uint64_t missing_ns = name != 0 ? missing(entry_at(table, name), now_ns) : 0;
+    if (has_one(table, missing_ns))
+        return true;
+    if (ret != NULL)
+        *ret = state_of(table, missing_ns, false);
+    return false;
 }
 
 const struct rate_state *rate_tighter(const struct rate_state *a, const struct rate_state *b)

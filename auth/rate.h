@@ -56,6 +56,14 @@ void rate_table_free(struct rate_table *table); /* NULL is fine. */
  * Return: true: go on; false: too many. */
 bool rate_take(struct rate_table *table, struct bytes key, uint64_t now_ns, struct rate_state *ret);
 
+/* Would rate_take() be granted?  Takes nothing, and a key that is not known stays so.
+ *
+ * @ret: filled when it is refused; or NULL. */
+bool rate_would_take(const struct rate_table *table,
+                     struct bytes key,
+                     uint64_t now_ns,
+                     struct rate_state *ret);
+
 /* The state that binds more, of two buckets that one request took from: the one to tell. */
 const struct rate_state *rate_tighter(const struct rate_state *a, const struct rate_state *b);
 

@@ -3,6 +3,7 @@
 #include "raftstore/base/buf.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <gnutls/crypto.h>
 #include <stdlib.h>
 #include <sys/queue.h>
@@ -97,6 +98,40 @@ static int ask_known(struct token_cache *cache,
     return 0;
 }
 
+/* Return: as token_cache_find(); @ret_digest is filled if it is -ENOENT. */
+static int find(struct token_cache *cache,
+                uint64_t generation,
+                const struct jwt_rules *rules,
+                struct bytes text,
+                uint8_t ret_digest[32],
+                struct token **ret_token,
+                const char **ret_reason)
+{
+    if (generation != cache->generation) {
+        forget_all(cache);
+        cache->generation = generation;
+    }
+    if (text.size > JWS_BYTES_MAX || text.size == 0 ||
+        gnutls_hash_fast(GNUTLS_DIG_SHA256, text.data, text.size, ret_digest) < 0) {
+        *ret_reason = text.size > 0 ? "the token is too long" : "the token is empty";
+        return JWT_INVALID;
+    }
+    struct known *k = NULL;
+    HASH_FIND(hh, cache->tokens, ret_digest, 32, k);
+    return k != NULL ? ask_known(cache, k, rules, ret_token, ret_reason) : -ENOENT;
+}
+
+int token_cache_find(struct token_cache *cache,
+                     uint64_t generation,
+                     const struct jwt_rules *rules,
+                     struct bytes text,
+                     struct token **ret_token,
+                     const char **ret_reason)
+{
+    uint8_t digest[32];
+    return find(cache, generation, rules, text, digest, ret_token, ret_reason);
+}
+
 int token_cache_verify(struct token_cache *cache,
                        const struct jwks *keys,
                        uint64_t generation,
@@ -106,21 +141,11 @@ int token_cache_verify(struct token_cache *cache,
                        const char **ret_reason)
 {
     uint8_t digest[32];
-    if (generation != cache->generation) {
-        forget_all(cache);
-        cache->generation = generation;
-    }
-    if (text.size > JWS_BYTES_MAX || text.size == 0 ||
-        gnutls_hash_fast(GNUTLS_DIG_SHA256, text.data, text.size, digest) < 0) {
-        *ret_reason = text.size > 0 ? "the token is too long" : "the token is empty";
-        return JWT_INVALID;
-    }
-    struct known *k = NULL;
-    HASH_FIND(hh, cache->tokens, digest, sizeof digest, k);
-    if (k != NULL)
-        return ask_known(cache, k, rules, ret_token, ret_reason);
+    int result = find(cache, generation, rules, text, digest, ret_token, ret_reason);
+    if (result != -ENOENT)
+        return result;
     struct jwt_claims claims;
-    int result = jwt_verify(keys, rules, text, &claims, ret_reason);
+    result = jwt_verify(keys, rules, text, &claims, ret_reason);
     if (result != 0)
         return result;
     struct token *token = xcalloc(1, sizeof *token);

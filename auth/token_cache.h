@@ -38,6 +38,16 @@ int token_cache_verify(struct token_cache *cache,
                        struct token **ret_token,
                        const char **ret_reason);
 
+/* The first half of that: by what is known only.
+ *
+ * Return: as jwt_verify(); -ENOENT: nothing is known of it. */
+int token_cache_find(struct token_cache *cache,
+                     uint64_t generation,
+                     const struct jwt_rules *rules,
+                     struct bytes text,
+                     struct token **ret_token,
+                     const char **ret_reason);
+
 struct token *token_ref(struct token *token);
 void token_unref(struct token *token); /* NULL is fine. */
 

@@ -1,5 +1,7 @@
 #include "gateway/access.h"
 
+#include "gateway/server.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -67,17 +69,21 @@ static void enter(struct call *call, struct entry *again, void (*next)(struct ca
 {
     struct gateway *gw = call->gw;
     struct guard_refusal refusal;
-    struct entry *e = again == NULL ? xcalloc(1, sizeof *e) : NULL;
-    if (e != NULL)
-        *e = (struct entry){.waiter = {.fn = on_keys}, .call = call, .next = next};
-    int rv = guard_authenticate(gw->guard, header(call, MHD_HTTP_HEADER_AUTHORIZATION),
-                                e != NULL ? &e->waiter : NULL, &call->caller, &refusal);
-    if (rv == -EAGAIN) {
-        call->op = e;
-        call->on_gone = on_gone;
-        return;
+    int rv = 0;
+    if (call->caller == NULL) {
+        struct entry *e = again == NULL ? xcalloc(1, sizeof *e) : NULL;
+        if (e != NULL)
+            *e = (struct entry){.waiter = {.fn = on_keys}, .call = call, .next = next};
+        rv = guard_authenticate(gw->guard, header(call, MHD_HTTP_HEADER_AUTHORIZATION),
+                                conn_peer(call->conn), e != NULL ? &e->waiter : NULL, &call->caller,
+                                &refusal);
+        if (rv == -EAGAIN) {
+            call->op = e;
+            call->on_gone = on_gone;
+            return;
+        }
+        free(e);
     }
-    free(e);
     if (rv == 0 && guard_take_subject(gw->guard, call->caller, &call->rate, &refusal))
         next(call);
     else
@@ -94,6 +100,15 @@ static void on_keys(struct jwks_waiter *waiter)
         enter(call, e, e->next);
     }
     free(e);
+}
+
+void access_look(struct call *call)
+{
+    struct guard_refusal refusal;
+    int rv = guard_look(call->gw->guard, header(call, MHD_HTTP_HEADER_AUTHORIZATION),
+                        conn_peer(call->conn), &call->caller, &refusal);
+    if (rv > 0)
+        refuse(call, &refusal);
 }
 
 void access_enter(struct call *call, void (*next)(struct call *call))

@@ -4,8 +4,13 @@
 
 #include "gateway/call.h"
 
-/* Find out who calls and take from the subject's bucket, then call `next` once: at once, or later
- * when the keys had to be fetched again.  A call that is refused is answered instead. */
+/* The head came: find out who calls, as far as that can be.  Who surely may not enter is answered,
+ * so that his body need not be kept. */
+void access_look(struct call *call);
+
+/* Find out who calls (if it is not known yet) and take from the subject's bucket, then call `next`
+ * once: at once, or later when the keys had to be fetched again.  A call that is refused is
+ * answered instead. */
 void access_enter(struct call *call, void (*next)(struct call *call));
 
 /* May the caller do that?  False: the call is answered. */

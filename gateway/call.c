@@ -140,14 +140,15 @@ void call_head(struct call *call, const char *method, const char *malformed)
     struct bytes path = split_target(call);
     call->kind = find_kind(call, path, strcmp(method, "POST") == 0);
     const char *wanted = kinds[call->kind].method;
-    if (wanted == NULL || strcmp(method, wanted) == 0 ||
-        (call->head_only && strcmp(wanted, "GET") == 0))
-        return;
     if (call->response != NULL)
-        return; /* There is something wrong with the path already. */
-    const char *allowed = is_post(path) ? "GET, HEAD, POST" : "GET, HEAD";
-    call_header(call, "Allow", "%s", allowed);
-    call_problem(call, &PROBLEM_METHOD, "this path knows %s only", allowed);
+        return; /* There is something wrong with the path. */
+    if (strcmp(method, wanted) != 0 && !(call->head_only && strcmp(wanted, "GET") == 0)) {
+        const char *allowed = is_post(path) ? "GET, HEAD, POST" : "GET, HEAD";
+        call_header(call, "Allow", "%s", allowed);
+        call_problem(call, &PROBLEM_METHOD, "this path knows %s only", allowed);
+    } else if (!kinds[call->kind].open) {
+        access_look(call);
+    }
 }
 
 void call_body(struct call *call, const void *data, size_t size)

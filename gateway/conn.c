@@ -55,6 +55,24 @@ static void make_room(struct conns *cs)
     }
 }
 
+/* Of IPv6 the first half: whoever has one address of it has all. */
+static void take_peer(struct conn *c)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *a = info != NULL ? info->client_addr : NULL;
+    if (a == NULL)
+        return;
+    if (a->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)a;
+        bool mapped = IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr);
+        memcpy(c->peer, &v6->sin6_addr, mapped ? 16 : 8);
+    } else if (a->sa_family == AF_INET) {
+        c->peer[10] = c->peer[11] = 0xFF; /* As IPv6 maps it. */
+        memcpy(c->peer + 12, &((const struct sockaddr_in *)(const void *)a)->sin_addr, 4);
+    }
+}
+
 struct conn *conn_open(struct conns *cs, struct MHD_Connection *mhd)
 {
     const union MHD_ConnectionInfo *info =
@@ -72,6 +90,7 @@ struct conn *conn_open(struct conns *cs, struct MHD_Connection *mhd)
     cs->n++;
     cs->metrics->connections = cs->n;
     set_keepalive(c->fd);
+    take_peer(c);
     return c;
 }
 
@@ -91,6 +110,11 @@ void conn_closed(struct conn *c)
         uv_close((uv_handle_t *)&c->poll, on_poll_closed);
     else
         free(c);
+}
+
+struct bytes conn_peer(const struct conn *c)
+{
+    return bytes_of(c->peer, sizeof c->peer);
 }
 
 void conn_phase(struct conn *c, enum phase phase)

@@ -16,6 +16,7 @@ struct conn {
     struct call *call; /* From its head to its end; NULL between two. */
     uv_poll_t poll;    /* For the hang-up; set up when first needed. */
     int fd;
+    uint8_t peer[16]; /* The client's network, for limits: its IPv4 address or IPv6 /64. */
     enum phase phase;
     uint64_t since_ms; /* Loop time at which the phase began. */
     bool has_poll;

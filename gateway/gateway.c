@@ -50,6 +50,8 @@ static int open_guard(struct gateway *gw, char **ret_sentence)
         .policy = o->policy,
         .subject = o->rate_subject,
         .owner = o->rate_owner,
+        .failed = o->rate_failed,
+        .strict_typ = o->strict_typ,
         .clock = clock_system(),
     };
     return guard_open(gw->loop, &config, &gw->guard, ret_sentence);

@@ -32,10 +32,13 @@ static const char help_text[] =
     "  --scope SCOPE           a scope that each token must have\n"
     "  --roles-claim NAME      where a token has its subject's roles, such as roles or\n"
     "                          realm_access.roles (default: none; the policy binds roles)\n"
+    "  --strict-typ            only tokens of the type at+jwt (RFC 9068); else JWT and none, too\n"
     "  --leeway DURATION       how far the issuer's clock may be off (default 30s)\n"
     "  --rate-subject RATE     requests of a subject: NUMBER[/s|/m|/h][:BURST] (default: no "
     "limit)\n"
     "  --rate-owner RATE       acquires, renewals and releases of a subject's owner_id (likewise)\n"
+    "  --rate-failed RATE      tokens of a client's address that are refused; beyond that 429 for\n"
+    "                          those not seen before (default 20/s:200; off: no limit)\n"
     "  --no-auth               serve without tokens; on loopback only\n"
     "  --tls-cert FILE --tls-key FILE\n"
     "                          serve HTTPS (TLS 1.3); PEM files; SIGHUP reads them again\n"
@@ -65,6 +68,8 @@ enum {
     OPT_LEEWAY,
     OPT_RATE_SUBJECT,
     OPT_RATE_OWNER,
+    OPT_RATE_FAILED,
+    OPT_STRICT_TYP,
     OPT_NO_AUTH,
     OPT_TLS_CERT,
     OPT_TLS_KEY,
@@ -91,6 +96,8 @@ static const struct option long_options[] = {
     {"leeway", required_argument, NULL, OPT_LEEWAY},
     {"rate-subject", required_argument, NULL, OPT_RATE_SUBJECT},
     {"rate-owner", required_argument, NULL, OPT_RATE_OWNER},
+    {"rate-failed", required_argument, NULL, OPT_RATE_FAILED},
+    {"strict-typ", no_argument, NULL, OPT_STRICT_TYP},
     {"no-auth", no_argument, NULL, OPT_NO_AUTH},
     {"tls-cert", required_argument, NULL, OPT_TLS_CERT},
     {"tls-key", required_argument, NULL, OPT_TLS_KEY},
@@ -205,6 +212,14 @@ static int one_option(int option, const char *value, struct options *o)
         return rate("rate-subject", value, &o->rate_subject);
     case OPT_RATE_OWNER:
         return rate("rate-owner", value, &o->rate_owner);
+    case OPT_RATE_FAILED:
+        if (strcmp(value, "off") != 0)
+            return rate("rate-failed", value, &o->rate_failed);
+        o->rate_failed = (struct rate_limit){0};
+        return -1;
+    case OPT_STRICT_TYP:
+        o->strict_typ = true;
+        return -1;
     case OPT_CONNECTIONS_MAX:
         if (number_parse(bytes_str(value), &n) < 0 || n < 16 || n > 1000000)
             return usage("--connections-max %s: must be a number from 16 to 1000000", value);
@@ -266,6 +281,7 @@ int options_parse(int argc, char **argv, struct options *ret)
         .leeway_s = JWT_LEEWAY_S_DEFAULT,
         .wait_max_ms = WAIT_MAX_MS,
         .connections_max = CONNECTIONS_MAX,
+        .rate_failed = {.number = 20, .period_ns = NS_PER_S, .burst = 200},
     };
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         int code = one_option(option, optarg, ret);

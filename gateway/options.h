@@ -27,6 +27,8 @@ struct options {
     uint32_t leeway_s;              /* How far the issuer's clock may be off. */
     struct rate_limit rate_subject; /* Number 0 = no limit. */
     struct rate_limit rate_owner;   /* Per subject and owner_id; likewise. */
+    struct rate_limit rate_failed;  /* Refused tokens per client's address; likewise. */
+    bool strict_typ;                /* Only tokens of the type at+jwt. */
     const char *tls_cert;           /* PEM file with the chain; NULL = plain HTTP. */
     const char *tls_key;            /* PEM file. */
     bool no_auth;                   /* Serve without tokens. */

@@ -45,6 +45,9 @@ void server_close(struct server *s, void (*cb)(void *arg), void *arg);
 void conn_suspend(struct conn *c);
 void conn_resume(struct conn *c);
 
+/* Whose it is, for limits: valid as long as it is open. */
+struct bytes conn_peer(const struct conn *c);
+
 /* End it now: what it waits for is not worth waiting for. */
 void conn_shut(struct conn *c);
 

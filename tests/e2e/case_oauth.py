@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cluster import check, equal, run_case, wait_for  # noqa: E402
-from gateway import Events, Gateway, problem  # noqa: E402
+from gateway import Events, Gateway, problem, read_answer  # noqa: E402
 from issuer import Issuer, client  # noqa: E402
 
 CLIENTS = [client("ci", ["deployer"], "ES256"), client("rival", ["deployer"], "EdDSA"),
@@ -242,6 +242,25 @@ def rates(c, issuer, options):
     check(g.metric("holdfast_gateway_rate_limited_total") >= 2, "rate_limited_total")
 
 
+def failures(c, issuer, options):
+    """Too many bad tokens from an address: those that are not known yet are not looked at any more."""
+    g = Gateway(c, "failures", [*options, "--rate-failed", "5/h:5", "--strict-typ"]).wait_ready()
+    ci, rival = bearer(issuer.token("ci")), bearer(issuer.token("rival"))
+    equal(g.get("/locks/deploy/free", headers=ci).status, 404, "at+jwt is what --strict-typ wants")
+    with g.socket() as s:  # Who may not enter need not send the body.
+        s.sendall(b"POST /locks/acquire HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+                  b"Expect: 100-continue\r\nAuthorization: Bearer x.y.z\r\n\r\n")
+        refused(read_answer(s), 401, "unauthorized", "invalid_token", "before the body")
+    for i in range(4):
+        refused(g.get("/locks/a", headers=bearer("x.y.z")), 401, "unauthorized", "invalid_token", f"bad token {i}")
+    for token in (bearer("x.y.z"), rival):
+        answer = g.get("/locks/a", headers=token)
+        problem(answer, 429, "rate", "one too many")
+        check(1 <= int(answer.headers["retry-after"]) <= 720, f"{answer.headers}")
+    equal(g.get("/locks/deploy/free", headers=ci).status, 404, "a token that is known")
+    refused(g.get("/locks/a"), 401, "unauthorized", None, "no token")
+
+
 def issuer_away(c, g, issuer, options):
     token = issuer.token("ci")
     equal(g.get("/locks/deploy/free", headers=bearer(token)).status, 404, "before")
@@ -277,6 +296,7 @@ def main(t):
     refused(other.get("/locks/a", headers=bearer(issuer.token("ci"))), 401, "unauthorized", "invalid_token",
             "a token of another issuer")
     rates(c, issuer, options)
+    failures(c, issuer, options)
     issuer_away(c, g, issuer, options)
 
 

@@ -106,17 +106,27 @@ static void rig_close(struct rig *rig)
     unlink(rig->policy);
 }
 
-/* Enter with a token.  Return: as guard_authenticate(). */
-static int
-enter(struct rig *rig, const char *name, struct guard_caller **caller, struct guard_refusal *r)
+/* Enter with a token from an address.  Return: as guard_authenticate(). */
+static int enter_from(struct rig *rig,
+                      const char *peer,
+                      const char *name,
+                      struct guard_caller **caller,
+                      struct guard_refusal *r)
 {
     struct buf header = BUF_INIT;
     *r = (struct guard_refusal){0};
     buf_printf(&header, "Bearer %s", (const char *)made_token(name).data);
     buf_add(&header, "", 1);
-    int result = guard_authenticate(rig->guard, (char *)header.data, &rig->waiter, caller, r);
+    int result = guard_authenticate(rig->guard, (char *)header.data, bytes_str(peer), &rig->waiter,
+                                    caller, r);
     buf_deinit(&header);
     return result;
+}
+
+static int
+enter(struct rig *rig, const char *name, struct guard_caller **caller, struct guard_refusal *r)
+{
+    return enter_from(rig, "", name, caller, r);
 }
 
 static void check_refused(struct rig *rig, const char *name, unsigned status, const char *error)
@@ -145,12 +155,13 @@ static void test_entering(void **state)
     rig_open(&rig);
     assert_true(guard_is_ready(rig.guard));
     for (size_t i = 0; i < sizeof no_token / sizeof no_token[0]; i++) {
-        assert_int_equal(guard_authenticate(rig.guard, no_token[i], NULL, &caller, &r), 1);
+        assert_int_equal(
+            guard_authenticate(rig.guard, no_token[i], bytes_str(""), NULL, &caller, &r), 1);
         assert_int_equal(r.status, 401);
         /* RFC 6750, 3.1: without a token no error is told. */
         assert_string_equal(r.challenge, "Bearer realm=\"holdfast\"");
     }
-    assert_int_equal(guard_authenticate(rig.guard, "Bearer ", NULL, &caller, &r), 1);
+    assert_int_equal(guard_authenticate(rig.guard, "Bearer ", bytes_str(""), NULL, &caller, &r), 1);
     assert_int_equal(r.status, 401);
     check_refused(&rig, "none", 401, "invalid_token");
     check_refused(&rig, "thief", 401, "invalid_token");
@@ -166,7 +177,8 @@ static void test_entering(void **state)
     struct buf header = BUF_INIT;
     buf_printf(&header, "bEARER   %s  ", (const char *)made_token("es256").data);
     buf_add(&header, "", 1);
-    assert_int_equal(guard_authenticate(rig.guard, (char *)header.data, NULL, &caller, &r), 0);
+    assert_int_equal(
+        guard_authenticate(rig.guard, (char *)header.data, bytes_str(""), NULL, &caller, &r), 0);
     buf_deinit(&header);
     assert_int_equal(guard_counts(rig.guard).unauthenticated, 6 + 1 + 3);
     assert_int_equal(guard_counts(rig.guard).denied, 1);
@@ -177,6 +189,101 @@ static void test_entering(void **state)
     guard_caller_unref(caller);
     guard_caller_unref(caller);
     guard_caller_unref(NULL);
+}
+
+/* Who sends too many bad tokens is not heard any more: not even with a good one, if it is new. */
+static void test_failures(void **state)
+{
+    struct rig rig = {0};
+    struct guard_caller *caller = NULL;
+    struct guard_refusal r;
+    (void)state;
+    rig_prepare(&rig);
+    rig.config.failed = (struct rate_limit){.number = 1, .period_ns = 10 * NS_PER_S, .burst = 2};
+    rig_open(&rig);
+    assert_int_equal(enter_from(&rig, "a", "rs256", &caller, &r), 0);
+    guard_caller_unref(caller);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(enter_from(&rig, "a", "thief", &caller, &r), 1);
+        assert_int_equal(r.status, 401);
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(enter_from(&rig, "a", i == 0 ? "es256" : "thief", &caller, &r), 1);
+        assert_true(r.status == 429 && r.retry_after_s == 10 && r.challenge[0] == '\0');
+    }
+    assert_int_equal(guard_counts(rig.guard).throttled, 3);
+    assert_int_equal(guard_counts(rig.guard).unauthenticated, 2);
+    /* A token that was found good before; another address; one that is not known. */
+    assert_int_equal(enter_from(&rig, "a", "rs256", &caller, &r), 0);
+    guard_caller_unref(caller);
+    assert_int_equal(enter_from(&rig, "b", "es256", &caller, &r), 0);
+    guard_caller_unref(caller);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(enter_from(&rig, "", "thief", &caller, &r), 1);
+        assert_int_equal(r.status, 401);
+    }
+    /* It passes. */
+    mono_ns += 10 * NS_PER_S;
+    assert_int_equal(enter_from(&rig, "a", "eddsa", &caller, &r), 0);
+    guard_caller_unref(caller);
+    assert_int_equal(enter_from(&rig, "a", "scope_none", &caller, &r), 1);
+    assert_int_equal(r.status, 403);
+    assert_int_equal(enter_from(&rig, "a", "thief", &caller, &r), 1);
+    assert_int_equal(r.status, 429);
+    rig_close(&rig);
+}
+
+/* What is known when only the head has come. */
+static void test_look(void **state)
+{
+    struct rig rig = {0};
+    struct guard_caller *caller = NULL;
+    struct guard_refusal r;
+    struct buf header = BUF_INIT;
+    static const struct {
+        const char *name;
+        int result;
+    } looks[] = {{"rs256", 0}, {"thief", 1}, {"kid_unknown", -EAGAIN}, {"exp_over", 1}};
+    (void)state;
+    rig_prepare(&rig);
+    rig_open(&rig);
+    for (size_t i = 0; i < sizeof looks / sizeof looks[0]; i++) {
+        header.size = 0;
+        buf_printf(&header, "Bearer %s", (const char *)made_token(looks[i].name).data);
+        buf_add(&header, "", 1);
+        assert_int_equal(guard_look(rig.guard, (char *)header.data, bytes_str(""), &caller, &r),
+                         looks[i].result);
+    }
+    assert_string_equal(guard_caller_subject(caller), "ci");
+    guard_caller_unref(caller);
+    assert_int_equal(guard_look(rig.guard, NULL, bytes_str(""), &caller, &r), 1);
+    assert_int_equal(rig.n_woken, 0);
+    buf_deinit(&header);
+    rig_close(&rig);
+}
+
+/* RFC 9068: access tokens only, by their type. */
+static void test_strict(void **state)
+{
+    struct rig rig = {0};
+    struct guard_caller *caller = NULL;
+    struct guard_refusal r;
+    (void)state;
+    rig_prepare(&rig);
+    rig_open(&rig);
+    assert_int_equal(enter(&rig, "typ_jwt", &caller, &r), 0);
+    guard_caller_unref(caller);
+    rig_close(&rig);
+    rig = (struct rig){0};
+    rig_prepare(&rig);
+    rig.config.strict_typ = true;
+    rig_open(&rig);
+    caller = NULL;
+    check_refused(&rig, "typ_jwt", 401, "invalid_token");
+    check_refused(&rig, "typ_none", 401, "invalid_token");
+    assert_int_equal(enter(&rig, "typ_long", &caller, &r), 0);
+    guard_caller_unref(caller);
+    rig_close(&rig);
 }
 
 static void test_rotation(void **state)
@@ -322,7 +429,7 @@ static void test_without_tokens(void **state)
     rig_open(&rig);
     guard_reload(rig.guard);
     assert_true(guard_is_ready(rig.guard));
-    assert_int_equal(guard_authenticate(rig.guard, NULL, NULL, &caller, &r), 0);
+    assert_int_equal(guard_authenticate(rig.guard, NULL, bytes_str(""), NULL, &caller, &r), 0);
     assert_string_equal(guard_caller_subject(caller), "");
     assert_true(guard_caller_end_s(caller) == INT64_MAX);
     assert_true(allows(&rig, caller, POLICY_ADMIN, ""));
@@ -368,9 +475,11 @@ static int load(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_entering),       cmocka_unit_test(test_rotation),
-        cmocka_unit_test(test_policy),         cmocka_unit_test(test_rates),
-        cmocka_unit_test(test_without_tokens), cmocka_unit_test(test_bad_start),
+        cmocka_unit_test(test_entering),  cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_look),      cmocka_unit_test(test_strict),
+        cmocka_unit_test(test_rotation),  cmocka_unit_test(test_policy),
+        cmocka_unit_test(test_rates),     cmocka_unit_test(test_without_tokens),
+        cmocka_unit_test(test_bad_start),
     };
     return cmocka_run_group_tests(tests, load, made_tokens_free);
 }

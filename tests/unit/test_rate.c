@@ -76,8 +76,13 @@ static void test_bucket(void **state)
     check(&s, 2, 5, 0);
     assert_true(rate_take(t, key, now, &s));
     check(&s, 1, 10, 0);
+    assert_true(rate_would_take(t, key, now, NULL));
     assert_true(rate_take(t, key, now, &s));
     check(&s, 0, 15, 0);
+    assert_false(rate_would_take(t, key, now, &s));
+    check(&s, 0, 15, 5);
+    assert_true(rate_would_take(t, bytes_str("nobody"), now, NULL));
+    assert_int_equal(rate_table_n_keys(t), 1);
     assert_false(rate_take(t, key, now, &s));
     check(&s, 0, 15, 5);
     /* A refusal takes nothing, and another key has its own. */
