@@ -279,16 +279,32 @@ void listener_drain(struct listener *l)
     l->draining = true;
 }
 
-struct listener_stats listener_stats(const struct listener *l)
+struct listener_stats listener_figures(const struct listener *l)
 {
     struct listener_stats s = l->stats;
     s.connections = l->n_conns;
     s.requests = l->requests.n_used;
     s.output_bytes = l->output_bytes;
     s.subscribers = events_n_subs(l->config.events);
+    return s;
+}
+
+struct listener_stats listener_stats(const struct listener *l)
+{
+    struct listener_stats s = listener_figures(l);
     s.command_p50_us = histogram_permille(&l->command_us, 500);
     s.command_p99_us = histogram_permille(&l->command_us, 990);
     return s;
+}
+
+unsigned listener_connections_max(const struct listener *l)
+{
+    return l->config.connections_max;
+}
+
+const struct request_stats *listener_counts(const struct listener *l)
+{
+    return &l->counts;
 }
 
 static void listener_unref(void *arg)

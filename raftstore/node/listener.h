@@ -27,6 +27,7 @@
 #define LISTENER_HELLO_MS        UINT64_C(5000)
 
 struct listener;
+struct request_stats;
 
 /* What clients are told about where the leader is. */
 struct listener_leader {
@@ -121,6 +122,14 @@ struct listener_stats {
     uint64_t command_p50_us, command_p99_us;       /* Arrival to answer, recent. */
 };
 struct listener_stats listener_stats(const struct listener *l);
+
+/* The same without the percentiles; cheap. */
+struct listener_stats listener_figures(const struct listener *l);
+
+unsigned listener_connections_max(const struct listener *l);
+
+/* What was counted of requests; lives as long as the listener. */
+const struct request_stats *listener_counts(const struct listener *l);
 
 void listener_close(struct listener *l, void (*closed)(void *arg), void *arg);
 

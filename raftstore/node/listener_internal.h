@@ -5,6 +5,7 @@
 #include "raftstore/node/bind.h"
 #include "raftstore/node/histogram.h"
 #include "raftstore/node/listener.h"
+#include "raftstore/node/request_stats.h"
 #include "raftstore/node/requests.h"
 #include "raftstore/wire/pack.h"
 
@@ -44,6 +45,8 @@ struct listener {
     bool draining;
     uint64_t told_full_ms; /* When "too many connections" was logged last. */
     struct histogram command_us;
+    unsigned what; /* Kind of the request at hand, for what is counted. */
+    struct request_stats counts;
     struct listener_stats stats;
     void (*closed)(void *arg);
     void *closed_arg;

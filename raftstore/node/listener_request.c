@@ -34,6 +34,7 @@ static void fail(struct conn *c, uint64_t frame_id, Hf__Failure__Code code, cons
     frame.failure = &failure;
     if (code == HF__FAILURE__CODE__BUSY)
         l->stats.refused_busy++;
+    request_stats_failed(&l->counts, l->what, (int)code);
     put(c, &frame);
 }
 
@@ -119,6 +120,7 @@ begin(struct conn *c, uint64_t frame_id, uint64_t now_ns, enum request_kind kind
     r->owner = c;
     r->frame_id = frame_id;
     r->begin_ns = now_ns;
+    r->what = l->what;
     LIST_INSERT_HEAD(&c->requests, r, link);
     c->n_requests++;
     return r;
@@ -138,10 +140,12 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
 {
     struct listener *l = c->listener;
     struct lock_command checked;
+    l->what = REQUEST_WHAT_OTHER;
     if (translate_parse(&l->arena, bytes, &checked) < 0 || !translate_op_is_client(checked.op)) {
         fail_status(c, frame_id, REPLICA_BAD, NULL);
         return;
     }
+    l->what = (unsigned)checked.op;
     const char *why = access_command(stream_identity(c->stream), &checked);
     if (why != NULL) {
         deny(c, frame_id, why);
@@ -198,7 +202,9 @@ static void answer(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 {
     struct listener *l = c->listener;
+    l->what = REQUEST_WHAT_QUERY + (q->what <= HF__QUERY__WHAT__TOKEN ? (unsigned)q->what : 0);
     if (q->what == HF__QUERY__WHAT__STATUS) {
+        request_stats_count(&l->counts, l->what, LOCK_OK);
         answer(c, frame_id, q); /* Needs no majority: it tells what this node knows. */
         return;
     }
@@ -222,6 +228,7 @@ static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 static void on_admin(struct conn *c, uint64_t frame_id, const Hf__Admin *a)
 {
     struct listener *l = c->listener;
+    l->what = REQUEST_WHAT_ADMIN;
     const char *text = access_admin(stream_identity(c->stream));
     uint64_t now_ns = clock_mono_ns(l->config.clock);
     if (text != NULL) {
@@ -241,6 +248,7 @@ static void on_admin(struct conn *c, uint64_t frame_id, const Hf__Admin *a)
 static void on_subscribe(struct conn *c, uint64_t frame_id, const Hf__Subscribe *s)
 {
     struct listener *l = c->listener;
+    l->what = REQUEST_WHAT_SUBSCRIBE;
     if (c->sub == NULL) {
         c->sub = xcalloc(1, sizeof *c->sub);
         c->sub->deliver = conn_event;
@@ -257,6 +265,7 @@ static void on_subscribe(struct conn *c, uint64_t frame_id, const Hf__Subscribe 
     /* A node that lags behind the one subscribed to before still has those events before it. */
     reply.index = c->sub->after_index = s->from_index == 0 || reply.gap ? applied : s->from_index;
     frame.id = frame_id;
+    request_stats_count(&l->counts, l->what, LOCK_OK);
     frame.body_case = HF__NODE_FRAME__BODY_SUBSCRIBED;
     frame.subscribed = &reply;
     put(c, &frame);
@@ -278,6 +287,7 @@ static void on_ping(struct conn *c, uint64_t frame_id)
 
 static int dispatch(struct conn *c, const Hf__ClientFrame *f)
 {
+    c->listener->what = REQUEST_WHAT_OTHER;
     if (!c->hello) {
         if (f->body_case != HF__CLIENT_FRAME__BODY_HELLO)
             return -EPROTO;
@@ -370,9 +380,12 @@ void listener_command_done(struct listener *l,
     if (r == NULL)
         return;
     struct conn *c = r->owner;
-    uint64_t frame_id = r->frame_id;
-    if (status == REPLICA_OK)
-        histogram_add(&l->command_us, now_ns, (now_ns - r->begin_ns) / NS_PER_US);
+    uint64_t frame_id = r->frame_id, took_ns = now_ns - r->begin_ns;
+    l->what = r->what;
+    if (status == REPLICA_OK) {
+        histogram_add(&l->command_us, now_ns, took_ns / NS_PER_US);
+        request_stats_done(&l->counts, r->what, result->code, took_ns);
+    }
     end(l, r);
     if (c == NULL)
         return;
@@ -395,11 +408,20 @@ void listener_read_done(struct listener *l, uint64_t id, enum replica_status sta
     if (r == NULL)
         return;
     struct conn *c = r->owner;
+    l->what = r->what;
+    if (status == REPLICA_OK)
+        request_stats_done(&l->counts, r->what, LOCK_OK,
+                           clock_mono_ns(l->config.clock) - r->begin_ns);
     if (c != NULL && status == REPLICA_OK)
         answer(c, r->frame_id, r->body);
     else if (c != NULL)
         fail_status(c, r->frame_id, status, NULL);
     end(l, r);
+}
+
+static void admin_counted(struct listener *l, const struct request *r)
+{
+    request_stats_done(&l->counts, r->what, LOCK_OK, clock_mono_ns(l->config.clock) - r->begin_ns);
 }
 
 void listener_admin_done(
@@ -410,6 +432,9 @@ void listener_admin_done(
         return;
     struct conn *c = r->owner;
     uint64_t frame_id = r->frame_id;
+    l->what = r->what;
+    if (status == REPLICA_OK)
+        admin_counted(l, r);
     end(l, r);
     if (c == NULL)
         return;
@@ -442,9 +467,11 @@ bool listener_chunk(struct listener *l, uint64_t id, const Hf__SnapshotChunk *ch
     frame.body_case = HF__NODE_FRAME__BODY_CHUNK;
     frame.chunk = (Hf__SnapshotChunk *)(uintptr_t)chunk; /* Only read by the packer. */
     pack_add_frame(out, &frame.base);
-    if (chunk->last)
+    if (chunk->last) {
+        admin_counted(l, r);
         end(l, r);
-    else
+    } else {
         c->chunk_request = id;
+    }
     return true;
 }

@@ -10,9 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SWEEP_MS    1000u
-#define STOP_MS     1000u
-#define ELECTION_MS 250u /* The replica's default. */
+#define SWEEP_MS 1000u
+#define STOP_MS  1000u
 
 static void node_close(struct node *n);
 
@@ -60,6 +59,10 @@ void node_state_changed(struct node *n)
         return;
     n->state = v.state;
     n->leader_id = v.leader_id;
+    if (n->leader_id != 0 && n->leader_id != n->led_by) {
+        n->n_leader_changes += n->led_by != 0;
+        n->led_by = n->leader_id;
+    }
     LOG_INFO("state", "role=%s term=%llu leader=%llu",
              v.state == RAFT_LEADER     ? "leader"
              : v.state == RAFT_FOLLOWER ? "follower"
@@ -508,7 +511,7 @@ static unsigned n_voters(const struct node *n)
 void node_stop(struct node *n, void (*cb)(void *arg), void *arg)
 {
     unsigned election_ms =
-        n->config.election_timeout_ms != 0 ? n->config.election_timeout_ms : ELECTION_MS;
+        n->config.election_timeout_ms != 0 ? n->config.election_timeout_ms : NODE_ELECTION_MS;
     assert(!n->stopping);
     LOG_INFO("stopping", "node=%llu", (unsigned long long)n->config.id);
     n->stopping = true;

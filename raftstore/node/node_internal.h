@@ -14,6 +14,7 @@
 #include <limits.h>
 
 #define NODE_READ_NS        UINT64_C(5000000000) /* Server side bound of a read. */
+#define NODE_ELECTION_MS    250u                 /* The replica's default. */
 #define NODE_STALL_LOUD_NS  UINT64_C(10000000)   /* A longer loop turn is logged. */
 #define NODE_COMPACT_MS     UINT64_C(120000)     /* An operator's COMPACT waits so long. */
 #define NODE_ADDRESS_BYTES  640                  /* "RAFT,CLIENT" of a member. */
@@ -27,6 +28,7 @@ struct node_stall {
     uint64_t poll_from_ns; /* When the last poll began. */
     uint64_t turn_from_ns; /* When it returned. */
     uint64_t cpu_ns;       /* CPU time of this thread when the last poll began. */
+    struct buckets turns;  /* All of them. */
     uint64_t max_ns;
     uint64_t cpu_max_ns;      /* Most CPU time of one turn: what of a stall is our own doing. */
     uint64_t snapshot_max_ns; /* While a snapshot was being taken. */
@@ -42,6 +44,8 @@ struct node_snapshot {
     uint64_t failed_ms; /* Not 0: it failed then (uv_now()), and the replica is to be told later. */
     uint64_t last_ms;   /* How long the last one took. */
     uint64_t n;         /* Since start. */
+    uint64_t n_failed;  /* Likewise. */
+    struct buckets took;
 };
 
 /* An image received from the leader, and its installation. */
@@ -102,6 +106,9 @@ struct node {
     int64_t wall_offset_ns; /* Wall clock minus cluster time, as of the last turn. */
     char leader_address[300];
     uint64_t leader_id;
+    uint64_t n_leader_changes; /* How often another leader became known. */
+    uint64_t led_by;           /* The last leader that was known. */
+    uint64_t n_images_sent, n_images_failed, n_images_installed;
     enum raft_state state;
     struct node_stall stall;
     struct node_snapshot snapshot;

@@ -123,6 +123,9 @@ static void peer_link_changed(void *arg, uint64_t id, bool up)
 
 static void peer_image_sent(void *arg, uint64_t to, uint64_t index, bool delivered)
 {
+    struct node *n = arg;
+    n->n_images_sent += delivered;
+    n->n_images_failed += !delivered;
     defer(arg, (struct node_deferred){to, index, delivered});
 }
 
@@ -203,6 +206,7 @@ static void snapshot_over(struct node *n, bool good)
     s->active = false;
     if (good) {
         s->n++;
+        buckets_add(&s->took, now() - s->begin_ns);
         s->last_ms = (now() - s->begin_ns) / NS_PER_MS;
         LOG_INFO("snapshot taken", "index=%llu ms=%llu", (unsigned long long)s->image.index,
                  (unsigned long long)s->last_ms);
@@ -229,6 +233,7 @@ static void snapshot_failed(struct node *n, const char *why)
               log_quote(bytes_str(why)));
     (void)unlink(n->snapshot.path); /* Leftovers are removed at the next start. */
     n->snapshot.failed_ms = uv_now(n->config.loop);
+    n->snapshot.n_failed++;
 }
 
 static void snapshot_committed(void *arg, int status)
@@ -350,6 +355,7 @@ void node_on_loaded(void *arg, struct lock_table *table, int status, const char 
         return;
     }
     uint64_t index = n->install.image.index;
+    n->n_images_installed++;
     LOG_INFO("image installed", "index=%llu", (unsigned long long)index);
     events_lost(n->events, index);
     install_clear(n);

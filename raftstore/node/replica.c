@@ -566,6 +566,21 @@ struct replica_view replica_view(const struct replica *r)
     };
 }
 
+const struct replica_figures *replica_figures(const struct replica *r)
+{
+    return &r->figures;
+}
+
+struct replica_queues replica_queues(const struct replica *r)
+{
+    return (struct replica_queues){
+        .reads = read_total(r),
+        .writes = r->n_writes,
+        .log_bytes = r->log.bytes,
+        .queued_bytes = r->queue_bytes.size - r->queue_bytes_head,
+    };
+}
+
 bool replica_follower(const struct replica *r,
                       uint64_t now_ns,
                       uint64_t id,

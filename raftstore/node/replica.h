@@ -15,6 +15,7 @@
 #ifndef HOLDFAST_NODE_REPLICA_H
 #define HOLDFAST_NODE_REPLICA_H
 
+#include "raftstore/base/buckets.h"
 #include "raftstore/base/bytes.h"
 #include "raftstore/lock/lock.h"
 
@@ -240,6 +241,22 @@ struct replica_view {
     uint64_t dropped; /* Messages of nodes that were impossible, out of place or a stranger's. */
 };
 struct replica_view replica_view(const struct replica *r);
+
+/* Figures for metrics, since the start of the replica. */
+struct replica_figures {
+    struct buckets commit;     /* As leader: an entry from being proposed to a durable majority. */
+    struct buckets read_round; /* From the question to the index that reads may be served at. */
+    uint64_t elections_won;
+};
+const struct replica_figures *replica_figures(const struct replica *r);
+
+struct replica_queues {
+    uint64_t reads;        /* Reads that wait, followers' included. */
+    uint64_t writes;       /* Writes handed to the store, not yet durable. */
+    uint64_t log_bytes;    /* Data of the entries in memory. */
+    uint64_t queued_bytes; /* Of commands not yet proposed. */
+};
+struct replica_queues replica_queues(const struct replica *r);
 
 /* Leader: what is known of a follower. Return: false if not leader or no such node. */
 bool replica_follower(const struct replica *r,

@@ -30,6 +30,8 @@ apply_each(void *arg, unsigned position, uint64_t stamp_ns, const struct lock_ef
 static bool apply_commands(struct replica *r, uint64_t index, const struct log_entry *e)
 {
     struct inflight_entry *f = propose_inflight_front(r, index, e->term);
+    if (f != NULL)
+        buckets_add(&r->figures.commit, r->now_ns - f->proposed_ns);
     struct apply_job job = {.r = r, .index = index, .f = f};
     if (apply_log_entry(r->table, &r->arena, index, e->data, apply_each, &job) != 0)
         return false;

@@ -123,6 +123,8 @@ static void core_state_check(struct replica *r)
         propose_leader_end(r);
     if (r->state == RAFT_LEADER && (before != RAFT_LEADER || r->term != term))
         propose_leader_begin(r);
+    if (r->state == RAFT_LEADER && before != RAFT_LEADER)
+        r->figures.elections_won++;
     read_role_changed(r);
     member_role_changed(r);
     r->io->state_changed(r->io_arg);

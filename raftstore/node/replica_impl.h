@@ -74,6 +74,7 @@ struct inflight_entry {
     bool *own;             /* Owned (same allocation). */
     unsigned n;
     bool term_start;
+    uint64_t proposed_ns; /* r->now_ns of then. */
 };
 
 struct read {
@@ -94,7 +95,8 @@ struct read_round {
     bool open;
     uint64_t nonce;
     uint64_t term;
-    uint64_t index;   /* Commit index when it was sent. */
+    uint64_t index; /* Commit index when it was sent. */
+    uint64_t begin_ns;
     uint64_t sent_ns; /* Last (re)transmission. */
     uint64_t acks[REPLICA_MEMBERS_MAX];
     unsigned n_acks;
@@ -201,6 +203,7 @@ struct replica {
     struct read_list reads_new, reads_waiting, reads_asked;
     struct read_round rounds[2];
     uint64_t asked_nonce, asked_leader, asked_ns; /* ReadIndex under way; nonce 0 = none. */
+    uint64_t asked_first_ns;                      /* When it was asked first. */
     uint64_t ask_again_ns;
 
     /* Membership. */
@@ -225,6 +228,7 @@ struct replica {
     uint64_t digest_newest, digest_sent, digest_sent_ns;
 
     uint64_t n_entries, n_commands, n_reads, n_rounds, n_elections, n_dropped;
+    struct replica_figures figures;
 };
 
 static inline bool replica_rule(const struct replica *r, enum replica_rule rule)
@@ -353,6 +357,7 @@ void propose_free(struct replica *r);
 void apply_committed(struct replica *r);
 
 /* replica_read.c */
+size_t read_total(const struct replica *r); /* Reads that wait. */
 void read_role_changed(struct replica *r);
 void read_applied(struct replica *r);
 void read_flush(struct replica *r);

@@ -166,6 +166,7 @@ static bool propose_chunk(struct replica *r, struct log_chunk *chunk, struct inf
         .batch = chunk,
     };
     struct raft_event event = {.type = RAFT_SUBMIT, .submit = {&entry, 1}};
+    f->proposed_ns = r->now_ns;
     f->term = r->core.current_term;
     f->index = log_last(&r->log) + 1;
     r->n_entries++;

@@ -30,7 +30,7 @@ static void reads_move(struct read_list *to, struct read_list *from)
     from->n = 0;
 }
 
-static size_t reads_total(const struct replica *r)
+size_t read_total(const struct replica *r)
 {
     return r->reads_new.n + r->reads_waiting.n + r->reads_asked.n + r->rounds[0].reads.n +
            r->rounds[1].reads.n;
@@ -162,6 +162,13 @@ static bool round_has_majority(const struct replica *r, const struct read_round 
     return acks > replica_voters(r) / 2;
 }
 
+static void round_won(struct replica *r, struct read_round *round)
+{
+    round->open = false;
+    buckets_add(&r->figures.read_round, r->now_ns - round->begin_ns);
+    reads_confirm(r, &round->reads, round->index);
+}
+
 static void round_begin(struct replica *r, struct read_round *round)
 {
     round->open = true;
@@ -169,11 +176,11 @@ static void round_begin(struct replica *r, struct read_round *round)
     round->term = r->core.current_term;
     round->index = r->commit;
     round->n_acks = 0;
+    round->begin_ns = r->now_ns;
     reads_move(&round->reads, &r->reads_new);
     r->n_rounds++;
     if (round_has_majority(r, round) || !replica_rule(r, RULE_READ_ROUND)) {
-        round->open = false;
-        reads_confirm(r, &round->reads, round->index);
+        round_won(r, round);
         return;
     }
     round_send(r, round);
@@ -216,8 +223,7 @@ void read_probe_result(struct replica *r, uint64_t from, const Hf__ReadProbeResu
             round->acks[round->n_acks++] = from;
         if (!round_has_majority(r, round))
             return;
-        round->open = false;
-        reads_confirm(r, &round->reads, round->index);
+        round_won(r, round);
         return;
     }
 }
@@ -229,7 +235,7 @@ void read_index(struct replica *r, uint64_t from, const Hf__ReadIndex *m)
         .from = from,
         .deadline_ns = r->now_ns + (uint64_t)replica_election_ms(r) * 1000000,
     };
-    if (!replica_is_leader(r) || !r->ready || reads_total(r) >= REPLICA_READS_MAX) {
+    if (!replica_is_leader(r) || !r->ready || read_total(r) >= REPLICA_READS_MAX) {
         read_answer_follower(r, from, m->nonce, 0, false);
         return;
     }
@@ -265,6 +271,7 @@ static void ask_begin(struct replica *r)
     reads_move(&r->reads_asked, &r->reads_new);
     r->asked_nonce = ++r->nonce;
     r->asked_leader = r->leader_id;
+    r->asked_first_ns = r->now_ns;
     r->n_rounds++;
     ask_send(r);
 }
@@ -280,6 +287,7 @@ void read_index_result(struct replica *r, uint64_t from, const Hf__ReadIndexResu
         return;
     }
     r->asked_nonce = 0;
+    buckets_add(&r->figures.read_round, r->now_ns - r->asked_first_ns);
     reads_confirm(r, &r->reads_asked, m->index);
 }
 
@@ -305,7 +313,7 @@ replica_read(struct replica *r, uint64_t now_ns, uint64_t read_id, uint64_t dead
     replica_enter(r, now_ns);
     if (r->stopped)
         return REPLICA_STOPPED;
-    if (reads_total(r) >= REPLICA_READS_MAX)
+    if (read_total(r) >= REPLICA_READS_MAX)
         return REPLICA_BUSY;
     r->n_reads++;
     reads_add(&r->reads_new, &read);

@@ -22,6 +22,7 @@ struct request {
     uint32_t generation; /* Odd while in use. */
     uint32_t next_free;  /* Slot number + 1; 0 = none. */
     enum request_kind kind;
+    unsigned what; /* See request_stats.h. */
 };
 
 LIST_HEAD(request_list, request);

@@ -17,6 +17,7 @@ static uint64_t thread_cpu_ns(void)
 static void note(struct node *n, uint64_t now_ns, uint64_t busy_ns, uint64_t cpu_ns)
 {
     struct node_stall *s = &n->stall;
+    buckets_add(&s->turns, busy_ns);
     if (cpu_ns > s->cpu_max_ns)
         s->cpu_max_ns = cpu_ns;
     if (busy_ns > s->max_ns)

@@ -328,6 +328,13 @@ struct store_stats store_stats(struct store *s)
     return stats;
 }
 
+void store_figures(struct store *s, struct store_figures *ret)
+{
+    pthread_mutex_lock(&s->mutex);
+    *ret = (struct store_figures){.commit = s->commit, .writes = s->n_writes, .bytes = s->n_bytes};
+    pthread_mutex_unlock(&s->mutex);
+}
+
 /* Let both threads finish what is queued, the writer first: it makes work for the keeper. */
 static void stop_threads(struct store *s)
 {

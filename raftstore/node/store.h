@@ -115,6 +115,13 @@ struct store_stats {
 };
 struct store_stats store_stats(struct store *s);
 
+/* The same since the start, without a look at the disk; cheap. */
+struct store_figures {
+    struct buckets commit; /* One transaction: BEGIN, INSERT, COMMIT with its fdatasync. */
+    uint64_t writes, bytes;
+};
+void store_figures(struct store *s, struct store_figures *ret);
+
 /* Finish queued writes, close everything, join the threads (blocking, bounded by the writes under
  * way). NULL is accepted. */
 void store_close(struct store *s);

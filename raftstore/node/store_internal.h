@@ -121,6 +121,7 @@ struct store {
     uint64_t ticket_durable;
     char *failure; /* Not NULL: failed; owned. */
     uint64_t n_transactions, n_writes, n_bytes;
+    struct buckets commit;
     uint32_t commit_us[STORE_SAMPLES]; /* Ring of the latest. */
 };
 

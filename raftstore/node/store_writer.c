@@ -99,6 +99,7 @@ static void publish(struct store *s, uint64_t ticket, unsigned n, uint64_t bytes
         wake = true;
     }
     s->commit_us[s->n_transactions++ % STORE_SAMPLES] = (uint32_t)(took_ns / NS_PER_US);
+    buckets_add(&s->commit, took_ns);
     s->n_writes += n;
     s->n_bytes += bytes;
     pthread_mutex_unlock(&s->mutex);
