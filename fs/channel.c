@@ -3,6 +3,7 @@
 #include "fs/control.h"
 #include "fs/rated.h"
 #include "raftstore/base/buf.h"
+#include "raftstore/base/clock.h"
 #include "raftstore/base/log.h"
 
 #include <errno.h>
@@ -35,6 +36,11 @@ static void on_fuse_log(enum fuse_log_level level, const char *format, va_list a
     buf_deinit(&text);
 }
 
+static uint64_t now(void)
+{
+    return clock_mono_ns(clock_system());
+}
+
 /* libfuse's reads and writes go through here: what is answered is counted. */
 static ssize_t io_read(int fd, void *data, size_t size, void *userdata)
 {
@@ -46,7 +52,8 @@ static ssize_t io_writev(int fd, struct iovec *parts, int n, void *userdata)
 {
     struct fs *fs = userdata;
     const struct fuse_out_header *head = parts[0].iov_base;
-    tally_answer(&fs->tally, head->unique, (uint32_t)-head->error);
+    if (head->unique != 0) /* Else a notification, perhaps of another thread. */
+        tally_answer(&fs->tally, head->unique, (uint32_t)-head->error, now());
     return writev(fd, parts, n);
 }
 
@@ -55,7 +62,7 @@ static const struct fuse_custom_io io = {.read = io_read, .writev = io_writev};
 static void process(struct channel *c)
 {
     const struct fuse_in_header *head = c->buf.mem;
-    tally_begin(c->tally, head->opcode, head->unique); /* The kernel sends whole messages. */
+    tally_begin(c->tally, head->opcode, head->unique, now()); /* The kernel sends whole messages. */
     fuse_session_process_buf(c->session, &c->buf);
     tally_end(c->tally);
 }

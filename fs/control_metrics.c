@@ -3,6 +3,7 @@
 
 #include "fs/locker.h"
 #include "fs/locking.h"
+#include "fs/rated.h"
 #include "raftstore/base/prometheus.h"
 
 #include <string.h>
@@ -39,9 +40,17 @@ static void add_operations(const struct tally *t, struct buf *out)
         prometheus_begin(out, "holdfast_mount_operations_total", "counter",
                          "Requests of the kernel, by kind and by what they were answered.");
     for (uint32_t i = 0; i < TALLY_OPCODES; i++) {
-        for (uint32_t e = 0; t->counts[i] != NULL && e < TALLY_ERRNOS; e++)
-            if (t->counts[i][e] > 0 || e == 0)
-                add_operation(&p, i, (int)e, t->counts[i][e]);
+        for (uint32_t e = 0; t->kinds[i] != NULL && e < TALLY_ERRNOS; e++)
+            if (t->kinds[i]->counts[e] > 0 || e == 0)
+                add_operation(&p, i, (int)e, t->kinds[i]->counts[e]);
+    }
+    p = prometheus_begin(
+        out, "holdfast_mount_operation_duration_seconds", "histogram",
+        "From a request of the kernel to its answer, waiting for a lock included.");
+    for (uint32_t i = 0; i < TALLY_OPCODES; i++) {
+        const struct prometheus_label labels[] = {{"operation", tally_name(i)}, {0}};
+        if (t->kinds[i] != NULL)
+            prometheus_buckets(&p, labels, &t->kinds[i]->took);
     }
     prometheus_single(out, "holdfast_mount_operations_pending", "gauge",
                       "Requests of the kernel without an answer.", t->n_pending);
@@ -128,6 +137,9 @@ static void add_holds(struct fs *fs, struct buf *out)
     prometheus_labelled(&p, "kind", "lease", n.leases);
     prometheus_labelled(&p, "kind", "flock", n.locks[LOCKER_FLOCK]);
     prometheus_labelled(&p, "kind", "fcntl", n.locks[LOCKER_FCNTL]);
+    prometheus_single(out, "holdfast_mount_rate_limited_total", "counter",
+                      "Requests for locks refused for their user's rate.",
+                      rated_n_refused(fs->rated));
     prometheus_single(out, "holdfast_mount_waiters", "gauge", "Lock calls that wait.", n.waiting);
     p = prometheus_begin(out, "holdfast_mount_lost_holds_total", "counter",
                          "Holds lost: not renewed in time, or broken.");

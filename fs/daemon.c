@@ -11,6 +11,7 @@
 #include "raftstore/node/node.h"
 #include "raftstore/wire/codes.h"
 #include "telemetry/endpoint.h"
+#include "telemetry/process.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -374,6 +375,8 @@ static void on_metrics(void *arg, struct buf *out)
     struct daemon *d = arg;
     if (d->client != NULL)
         control_metrics(&d->fs, out);
+    struct certificate_end own = {"cluster", d->tls != NULL ? tls_context_expires_s(d->tls) : 0};
+    certificates_write(&own, 1, out);
     if (d->node != NULL)
         node_metrics(d->node, out);
 }

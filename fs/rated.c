@@ -12,9 +12,10 @@
 struct rated {
     struct rate_table *table;     /* By uid. */
     struct fuse_lowlevel_ops ops; /* Who is asked once the rate allows it. */
+    uint64_t n_refused;
 };
 
-static const struct rated *rated_of(fuse_req_t req)
+static struct rated *rated_of(fuse_req_t req)
 {
     const struct fs *fs = fuse_req_userdata(req);
     return fs->rated;
@@ -27,6 +28,7 @@ static bool allowed(fuse_req_t req, int error)
     if (rate_take(rated_of(req)->table, bytes_of(&uid, sizeof uid), clock_mono_ns(clock_system()),
                   NULL))
         return true;
+    rated_of(req)->n_refused++;
     (void)fuse_reply_err(req, error); /* Fails only if the mount is gone. */
     return false;
 }
@@ -82,6 +84,11 @@ void rated_install(struct fs *fs, struct fuse_lowlevel_ops *ops)
     ops->link = rated_link;
     ops->flock = rated_flock;
     ops->setlk = rated_setlk;
+}
+
+uint64_t rated_n_refused(const struct rated *rated)
+{
+    return rated != NULL ? rated->n_refused : 0;
 }
 
 void rated_free(struct rated *rated)

@@ -15,6 +15,9 @@ struct rated;
  * them); fs_deinit() frees what it needs.  Without rate= the table stays as it is. */
 void rated_install(struct fs *fs, struct fuse_lowlevel_ops *ops);
 
+/* Requests refused so far; 0 for NULL. */
+uint64_t rated_n_refused(const struct rated *rated);
+
 void rated_free(struct rated *rated); /* NULL is fine. */
 
 #endif

@@ -53,19 +53,21 @@ static const char *const names[TALLY_OPCODES] = {
 void tally_deinit(struct tally *t)
 {
     for (unsigned i = 0; i < TALLY_OPCODES; i++)
-        free(t->counts[i]);
+        free(t->kinds[i]);
     free(t->slots);
     *t = (struct tally){0};
 }
 
 /* What has no name is one kind, one errno: a metric must not come twice. */
-static void count(struct tally *t, uint32_t opcode, uint32_t error)
+static void count(struct tally *t, const struct tally_slot *s, uint32_t error, uint64_t now_ns)
 {
-    uint64_t **counts = &t->counts[opcode < TALLY_OPCODES && names[opcode] != NULL ? opcode : 0];
+    uint32_t opcode = s->opcode < TALLY_OPCODES && names[s->opcode] != NULL ? s->opcode : 0;
+    struct tally_kind **kind = &t->kinds[opcode];
     bool named = error < TALLY_ERRNOS - 1 && error != 41 && error != 58; /* Holes in Linux' list. */
-    if (*counts == NULL)
-        *counts = xcalloc(TALLY_ERRNOS, sizeof **counts);
-    (*counts)[named ? error : TALLY_ERRNOS - 1]++;
+    if (*kind == NULL)
+        *kind = xcalloc(1, sizeof **kind);
+    (*kind)->counts[named ? error : TALLY_ERRNOS - 1]++;
+    buckets_add(&(*kind)->took, now_ns - s->begin_ns);
 }
 
 /* Numbers of requests are even and count up: their neighbourhood is the order of their arrival. */
@@ -116,9 +118,9 @@ static bool is_silent(uint32_t opcode)
            opcode == FUSE_NOTIFY_REPLY;
 }
 
-void tally_begin(struct tally *t, uint32_t opcode, uint64_t unique)
+void tally_begin(struct tally *t, uint32_t opcode, uint64_t unique, uint64_t now_ns)
 {
-    t->now = (struct tally_slot){is_silent(opcode) ? 0 : unique, opcode};
+    t->now = (struct tally_slot){is_silent(opcode) ? 0 : unique, opcode, now_ns};
 }
 
 void tally_end(struct tally *t)
@@ -132,12 +134,12 @@ void tally_end(struct tally *t)
     t->now.unique = 0;
 }
 
-void tally_answer(struct tally *t, uint64_t unique, uint32_t error)
+void tally_answer(struct tally *t, uint64_t unique, uint32_t error, uint64_t now_ns)
 {
     if (unique == 0)
         return;
     if (unique == t->now.unique) {
-        count(t, t->now.opcode, error);
+        count(t, &t->now, error, now_ns);
         t->now.unique = 0;
         return;
     }
@@ -146,7 +148,7 @@ void tally_answer(struct tally *t, uint64_t unique, uint32_t error)
     for (size_t at = home_of(t, unique); t->slots[at].unique != 0;
          at = (at + 1) & (t->n_slots - 1)) {
         if (t->slots[at].unique == unique) {
-            count(t, t->slots[at].opcode, error);
+            count(t, &t->slots[at], error, now_ns);
             take(t, at);
             return;
         }

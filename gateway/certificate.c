@@ -15,6 +15,7 @@ struct pair {
     gnutls_pcert_st certs[CHAIN_MAX];
     unsigned n_certs;
     gnutls_privkey_t key;
+    int64_t expires_s; /* Since 1970; 0 = not known. */
 };
 
 /* libmicrohttpd's callback has no argument of ours. */
@@ -56,6 +57,16 @@ static int check_match(struct pair *p)
     return rv;
 }
 
+static int64_t end_of(struct pair *p)
+{
+    gnutls_x509_crt_t crt;
+    if (gnutls_pcert_export_x509(&p->certs[0], &crt) < 0)
+        return 0;
+    time_t s = gnutls_x509_crt_get_expiration_time(crt);
+    gnutls_x509_crt_deinit(crt);
+    return s > 0 ? (int64_t)s : 0;
+}
+
 int certificate_load(const char *cert, const char *key, char **ret_sentence)
 {
     struct pair *p = xcalloc(1, sizeof *p);
@@ -85,9 +96,15 @@ int certificate_load(const char *cert, const char *key, char **ret_sentence)
         pair_free(p);
         return fail(ret_sentence, key, rv);
     }
+    p->expires_s = end_of(p);
     p->next = newest;
     newest = p;
     return 0;
+}
+
+int64_t certificate_expires_s(void)
+{
+    return newest != NULL ? newest->expires_s : 0;
 }
 
 void certificate_free_all(void)

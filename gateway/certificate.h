@@ -13,6 +13,9 @@ int certificate_load(const char *cert, const char *key, char **ret_sentence);
 
 void certificate_free_all(void);
 
+/* When the newest one ends, in seconds since 1970; 0: none is loaded. */
+int64_t certificate_expires_s(void);
+
 /* For GnuTLS (gnutls_certificate_retrieve_function3). */
 int certificate_retrieve(gnutls_session_t session,
                          const struct gnutls_cert_retr_st *info,

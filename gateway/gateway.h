@@ -43,6 +43,7 @@ struct gateway {
     struct server *server;         /* HTTP. */
     struct streams *streams;       /* Server-sent events. */
     struct metrics *metrics;
+    uint64_t process_start_ns; /* As it was told first, so that it never moves; 0 = not yet. */
     struct boot_timers timers;
     struct acquire_list acquires;  /* Acquires without an answer of the cluster. */
     bool draining;                 /* No new calls: what was accepted is being finished. */

@@ -37,7 +37,7 @@ static void write_requests(const struct metrics *m, struct buf *out)
     for (unsigned k = 0; k < CALL_KINDS; k++) {
         for (unsigned s = 0; s < METRICS_STATUS_MAX; s++) {
             char status[16];
-            if (m->requests[k][s] == 0)
+            if (m->requests[k][s] == 0 && s != 200) /* A rate needs a beginning. */
                 continue;
             (void)snprintf(status, sizeof status, "%u", s);
             prometheus_sample(&p, "");

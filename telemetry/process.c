@@ -112,6 +112,19 @@ void process_stats_write(const struct process_stats *s, struct buf *out)
                       "Free space on the file system with the data.", s->disk_free_bytes);
 }
 
+void certificates_write(const struct certificate_end *list, unsigned n, struct buf *out)
+{
+    struct prometheus p = {0};
+    for (unsigned i = 0; i < n; i++) {
+        if (list[i].expires_s <= 0)
+            continue;
+        if (p.out == NULL)
+            p = prometheus_begin(out, "holdfast_certificate_expiry_timestamp_seconds", "gauge",
+                                 "When the program's own certificate ends, since 1970.");
+        prometheus_labelled(&p, "certificate", list[i].name, (uint64_t)list[i].expires_s);
+    }
+}
+
 void build_info_write(const char *component, struct buf *out)
 {
     struct prometheus p =

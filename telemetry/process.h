@@ -27,6 +27,15 @@ void process_stats_read(struct process_stats *ret, const char *data);
 /* Append process_* and holdfast_disk_*; what is not known is left out. */
 void process_stats_write(const struct process_stats *s, struct buf *out);
 
+/* The certificates that a program shows, for certificates_write(). */
+struct certificate_end {
+    const char *name;  /* "cluster": to nodes and clients of the cluster; "https". */
+    int64_t expires_s; /* Since 1970; 0: it shows none. */
+};
+
+/* Append holdfast_certificate_expiry_timestamp_seconds; nothing if there are none. */
+void certificates_write(const struct certificate_end *list, unsigned n, struct buf *out);
+
 /* Append holdfast_build_info: which program, which version. */
 void build_info_write(const char *component, struct buf *out);
 

@@ -5,6 +5,7 @@
 #include "raftstore/base/prometheus.h"
 #include "raftstore/lock/view.h"
 #include "raftstore/node/request_stats.h"
+#include "telemetry/process.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -286,10 +287,9 @@ static void add_clients(const struct node *n, struct buf *out)
 
 static void add_certificate(const struct node *n, struct buf *out)
 {
-    int64_t s = n->hub.tls != NULL ? tls_context_expires_s(n->hub.tls) : 0;
-    if (s > 0)
-        gauge(out, "holdfast_certificate_expiry_timestamp_seconds",
-              "When the own certificate ends, since 1970.", (uint64_t)s);
+    struct certificate_end own = {"cluster",
+                                  n->hub.tls != NULL ? tls_context_expires_s(n->hub.tls) : 0};
+    certificates_write(&own, 1, out);
 }
 
 void node_metrics(const struct node *n, struct buf *out)
