@@ -77,16 +77,16 @@ static void add_failures(struct prometheus *p, const char *kind, const struct cl
 
 static void add_requests(const struct client *client, struct buf *out)
 {
-    const struct client_stats *s = client_stats(client);
+    const struct client_stats s = client_stats(client);
     struct prometheus p = prometheus_begin(
         out, "holdfast_mount_cluster_request_duration_seconds", "histogram",
         "Requests to the cluster that it answered, from being sent first to the answer.");
-    add_latency(&p, "command", &s->commands);
-    add_latency(&p, "query", &s->queries);
+    add_latency(&p, "command", &s.commands);
+    add_latency(&p, "query", &s.queries);
     p = prometheus_begin(out, "holdfast_mount_cluster_request_failures_total", "counter",
                          "Requests that the cluster did not answer in time, or refused.");
-    add_failures(&p, "command", &s->commands);
-    add_failures(&p, "query", &s->queries);
+    add_failures(&p, "command", &s.commands);
+    add_failures(&p, "query", &s.queries);
 }
 
 static void add_client(const struct client_info *info, struct buf *out)
@@ -176,6 +176,7 @@ void control_metrics(struct fs *fs, struct buf *out)
     add_operations(&fs->tally, out);
     add_requests(fs->client, out);
     add_client(&info, out);
+    client_metrics(fs->client, out);
     add_session(fs->control, &info, out);
     add_holds(fs, out);
     add_events(&fs->control->events, out);

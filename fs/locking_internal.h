@@ -107,6 +107,12 @@ int lock_command_send(struct fs *fs,
                       void *arg,
                       uint64_t *ret_handle);
 
+/* The same for what is given back: a release, or less than was held.  Never refused for load. */
+int lock_command_give_back(struct fs *fs,
+                           const Hf__Command *command,
+                           client_result_cb cb,
+                           void *arg);
+
 /* A release that nobody waits for. */
 void locking_send_release(const struct locker *l, uint64_t start, uint64_t end);
 

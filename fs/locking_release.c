@@ -59,6 +59,17 @@ int lock_command_send(
     return r < 0 ? errno_of_status(r) : 0;
 }
 
+int lock_command_give_back(struct fs *fs,
+                           const Hf__Command *command,
+                           client_result_cb cb,
+                           void *arg)
+{
+    if (fs->failed || fs->closed)
+        return EIO;
+    int r = client_upkeep(fs->client, command, CLIENT_NO_TIMEOUT, cb, arg, NULL);
+    return r < 0 ? errno_of_status(r) : 0;
+}
+
 void locking_send_release(const struct locker *l, uint64_t start, uint64_t end)
 {
     Hf__Command command;
@@ -66,7 +77,7 @@ void locking_send_release(const struct locker *l, uint64_t start, uint64_t end)
     struct lock_file *f = l->file;
     struct lock_release *release = xcalloc(1, sizeof *release);
     lock_command_fill(&command, &path, l, WIRE_OP_RELEASE, start, end);
-    int error = lock_command_send(f->fs, &command, on_released, release, NULL);
+    int error = lock_command_give_back(f->fs, &command, on_released, release);
     if (error != 0) {
         free(release);
         LOG_WARN("release not sent", "path=%s error=%d", log_quote(bytes_str(f->path)), error);

@@ -135,7 +135,7 @@ void lock_request_undo(struct lock_request *r)
                           at, end);
         command.mode = (uint32_t)mode;
         if (mode != r->want.mode && mode != HELD_EXCLUSIVE &&
-            lock_command_send(lock_request_fs(r), &command, on_undone, r, NULL) == 0)
+            lock_command_give_back(lock_request_fs(r), &command, on_undone, r) == 0)
             r->n_undo++;
         if (end == r->want.end)
             break;

@@ -67,6 +67,7 @@ static void answer_metrics(struct call *call, const struct process_stats *proces
     gw->process_start_ns = process->start_wall_ns;
     build_info_write("gateway", &out);
     metrics_write(gw->metrics, &out);
+    client_metrics(gw->client, &out);
     prometheus_single(&out, "holdfast_gateway_ready", "gauge", "Is it ready, as /readyz says?",
                       unready(gw, &detail) == NULL);
     certificates_write(ends, 2, &out);

@@ -10,7 +10,10 @@
 #include <unistd.h>
 
 #define CONNECT_TIMEOUT_MS 1000
-#define INFLIGHT           4096u
+#define INFLIGHT           2048u
+#define RETRY_PERCENT      20u
+#define RETRY_FLOOR        100u /* In ten seconds. */
+#define BURST_MS           500u
 
 /* ---- Small things for all parts -------------------------------------------------------- */
 
@@ -38,6 +41,14 @@ uint64_t client_backoff_ms(struct client *c, uint64_t base_ms, uint64_t max_ms, 
     if (ms > max_ms)
         ms = max_ms;
     return ms / 2 + random_below(&c->random, ms / 2 + 1);
+}
+
+bool client_burst(uint64_t *last_boot_ns, uint64_t now_boot_ns)
+{
+    if (*last_boot_ns != 0 && now_boot_ns - *last_boot_ns < BURST_MS * NS_PER_MS)
+        return false;
+    *last_boot_ns = now_boot_ns;
+    return true;
 }
 
 static size_t put_varint(uint8_t *p, uint64_t value)
@@ -186,7 +197,9 @@ int client_new(const struct client_config *config, struct client **ret_client)
     c->close_timer.arg = c;
     arena_init(&c->arena);
     requests_init(c);
-    commands_init(c, config->inflight_max != 0 ? config->inflight_max : INFLIGHT);
+    bulkhead_init(&c->bulkhead, config->inflight_max != 0 ? config->inflight_max : INFLIGHT);
+    retry_budget_init(&c->budget, RETRY_PERCENT, RETRY_FLOOR);
+    commands_init(c);
     session_init(c, ttl_ms);
     watch_init(c, config);
     int rc = route_init(c, config->addresses);

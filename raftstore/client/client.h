@@ -1,7 +1,7 @@
 /* The client library: one session with a Holdfast cluster, over libuv.
  *
- * It finds the leader, pipelines requests, repeats them (with backoff and jitter) inside the
- * deadline that the caller gives, keeps its session alive, resumes notifications after a
+ * It finds the leader, pipelines requests, repeats them (with backoff and jitter, within a budget)
+ * inside the deadline that the caller gives, keeps its session alive, resumes notifications after a
  * reconnect, and converts cluster deadlines to this machine's CLOCK_BOOTTIME so that the holder
  * always gives up before the cluster can grant anew.
  *
@@ -22,6 +22,7 @@
 #include "raftstore/base/bytes.h"
 #include "raftstore/base/clock.h"
 #include "raftstore/base/trace.h"
+#include "raftstore/client/class.h"
 #include "raftstore/tls/tls.h"
 #include "telemetry/span.h"
 
@@ -59,7 +60,8 @@ struct client_config {
     uint64_t connect_timeout_ms; /* 0 = 1000. */
     struct tls_context *tls;     /* Speak TLS (not on Unix sockets); a reference is taken. NULL = in
                                     the clear. */
-    unsigned inflight_max;       /* Requests on the wire at once; more wait in line. 0 = 4096. */
+    unsigned inflight_max;       /* Writes on the wire at once; half as many of those that may wait,
+                                    and of renewals and releases.  More wait in line.  0 = 2048. */
     struct spans *spans;         /* Where spans of requests go; NULL = none are made. */
     const struct trace_context *trace; /* Of all requests that name none; copied; NULL = none. */
     bool pinned;         /* Talk to the first of the addresses that answers and never follow
@@ -100,8 +102,8 @@ struct client_result {
     int status;                /* 0: `result` is there. -ETIMEDOUT: no answer in time (it may or may
                                   not have been done; an acquire that was granted all the same is
                                   released by the library). -ECANCELED: client closed. -EINVAL: the cluster
-                                  calls it malformed. -EPERM: not authorised. -EBUSY: refused for load until the
-                                  deadline. */
+                                  calls it malformed. -EPERM: not authorised. -EBUSY: not done: refused for load,
+                                  and repeated as often as the retry budget allowed. */
     const Hf__Result *result;  /* Until the callback returns. code: enum lock_code. */
     uint64_t deadline_boot_ns; /* result.deadline_ns on our clock, safe to rely on; 0 = none. */
     uint64_t sent_boot_ns;     /* When it was sent first. */
@@ -119,7 +121,8 @@ typedef void (*client_result_cb)(void *arg, const struct client_result *r);
  * @ret_handle: for client_cancel(); may be NULL.
  *
  * Return: 0 (the callback will come); -EMSGSIZE too large; -ESHUTDOWN closing; -EINVAL this client
- * has no session or the op is none of a client's; -EBUSY a million wait for their answers. */
+ * has no session or the op is none of a client's; -EBUSY as many of its class as may be are
+ * under way (bulkhead.h). */
 int client_command(struct client *c,
                    const Hf__Command *command,
                    uint64_t timeout_ms,
@@ -137,6 +140,15 @@ int client_command_traced(struct client *c,
                           client_result_cb cb,
                           void *arg,
                           uint64_t *ret_handle);
+
+/* The same for what gives something back though it looks like asking for it, as a lock that is made
+ * smaller or shared: it is of the class CLIENT_UPKEEP, whatever its op. */
+int client_upkeep(struct client *c,
+                  const Hf__Command *command,
+                  uint64_t timeout_ms,
+                  client_result_cb cb,
+                  void *arg,
+                  uint64_t *ret_handle);
 
 /* Cancel a command that may be waiting.  Its callback still comes once: with LOCK_CANCELED, or with
  * what happened first (a grant that raced in is the caller's to release).  Unknown handles
@@ -164,7 +176,7 @@ struct client_reply {
 typedef void (*client_reply_cb)(void *arg, const struct client_reply *r);
 
 /* A linearizable read; needs no session.  `on_leader`: ask the leader only (STATUS and MEMBERS of
- * it). */
+ * it).  Return: as client_command(). */
 int client_query(struct client *c,
                  const Hf__Query *query,
                  uint64_t timeout_ms,
@@ -239,9 +251,20 @@ struct client_latency {
 struct client_stats {
     struct client_latency queries;
     struct client_latency commands;
+    uint64_t retries;         /* Commands and queries that were sent once more. */
+    uint64_t retries_refused; /* That were not, for the budget. */
+    struct client_class_stats {
+        unsigned line;    /* Wait to be sent. */
+        unsigned flight;  /* Sent, no answer yet. */
+        unsigned settled; /* Wait in the cluster's queue. */
+        uint64_t refused; /* Since start: the class was full. */
+    } classes[CLIENT_CLASSES];
 };
 extern const char *const client_failure_names[CLIENT_FAILURE_REASONS];
-const struct client_stats *client_stats(const struct client *c);
+struct client_stats client_stats(const struct client *c);
+
+/* The same in Prometheus' format: the holdfast_client_... families. */
+void client_metrics(const struct client *c, struct buf *out);
 
 /* A node that the client knows of, for people. */
 struct client_node {
@@ -249,6 +272,9 @@ struct client_node {
     char address[300];
     bool connected;
     bool leads; /* Commands go there. */
+    const char
+        *breaker;      /* "closed": it answers; "open": it does not; "half-open": is being tried. */
+    uint64_t n_opened; /* So often it did not. */
 };
 
 /* Fill in at most `max`.  Return: how many. */

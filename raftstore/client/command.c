@@ -32,7 +32,7 @@
 #define REPEAT_BACKLOG_BYTES (64u * 1024u)
 #define QUEUED_REPEAT_MS     30000 /* Queued: the event can't be lost, but if it is. */
 #define CANCEL_REPEAT_MS     200   /* Canceled: likewise. */
-#define RESULTS_WINDOW       4096u /* LOCK_RESULTS_MAX: results that the cluster keeps for us. */
+#define DENIED_MS            500   /* No repetition left in the budget: ask it again after that. */
 #define PARK_WINDOW          1024u /* Numbers behind a queued request: park it. */
 
 static void on_timer(struct boot_timer *t);
@@ -50,11 +50,20 @@ static bool counts_on_wire(const struct command *k)
     return k->state == COMMAND_SENT || k->state == COMMAND_PAUSED;
 }
 
+static enum bulkhead_place place_of(const struct command *k)
+{
+    if (k->state == COMMAND_IN_LINE)
+        return BULKHEAD_LINE;
+    return k->state == COMMAND_QUEUED ? BULKHEAD_SETTLED : BULKHEAD_FLIGHT;
+}
+
 static void set_state(struct client *c, struct command *k, enum command_state state)
 {
+    enum bulkhead_place before = place_of(k);
     c->commands.n_wire -= counts_on_wire(k);
     k->state = state;
     c->commands.n_wire += counts_on_wire(k);
+    bulkhead_move(&c->bulkhead, k->class, before, place_of(k));
 }
 
 static struct command *find(struct client *c, uint64_t id)
@@ -87,7 +96,15 @@ static uint64_t hash_owner(const Hf__Command *command)
     return key;
 }
 
-static bool owner_busy(const struct client *c, uint64_t key)
+/* What it shares with those that it must not overtake in line. */
+static uint64_t order_key(const Hf__Command *command)
+{
+    if (command->owner.len > 0)
+        return hash_owner(command) | 1;
+    return command->token != 0 ? command->token << 1 : 0;
+}
+
+bool commands_owner_busy(const struct client *c, uint64_t key)
 {
     struct busy_owner *b = NULL;
     if (c->commands.busy_owners != NULL)
@@ -123,6 +140,14 @@ static bool makes_hold(unsigned op)
     return op == WIRE_OP_ACQUIRE || op == WIRE_OP_LINK;
 }
 
+static enum client_class class_of(const Hf__Command *command, bool waits)
+{
+    if (command->op == WIRE_OP_RELEASE || command->op == WIRE_OP_RENEW ||
+        command->op == WIRE_OP_CANCEL)
+        return CLIENT_UPKEEP;
+    return waits ? CLIENT_WAIT : CLIENT_WRITE;
+}
+
 /* ---- Birth and end --------------------------------------------------------------------- */
 
 static struct command *
@@ -134,12 +159,15 @@ command_new(struct client *c, const Hf__Command *command, struct client_trace *t
     if (size + client_trace_packed(trace).size + FRAME_EXTRA_BYTES > FRAME_CLIENT_BYTES_MAX)
         return NULL;
     struct command *k = xmalloc(sizeof *k + size);
+    bool waits =
+        command->wait_ms != 0 && (command->op == WIRE_OP_ACQUIRE || command->op == WIRE_OP_CONVERT);
     *k = (struct command){
         .id = c->id_next++,
         .state = COMMAND_IN_LINE,
         .op = (uint8_t)command->op,
-        .waits = command->wait_ms != 0 &&
-                 (command->op == WIRE_OP_ACQUIRE || command->op == WIRE_OP_CONVERT),
+        .waits = waits,
+        .class = class_of(command, waits),
+        .order_key = order_key(command),
         .many = command->n_paths > 1,
         .owner_key = command->op == WIRE_OP_ACQUIRE ? hash_owner(command) : 0,
         .deadline_ns = UINT64_MAX,
@@ -152,11 +180,17 @@ command_new(struct client *c, const Hf__Command *command, struct client_trace *t
     return k;
 }
 
+/* It is counted in the bulkhead's line already. */
 static void enroll(struct client *c, struct command *k)
 {
     HASH_ADD(hh, c->commands.by_id, id, sizeof k->id, k);
-    TAILQ_INSERT_TAIL(&c->commands.line, k, link);
     c->commands.n++;
+    if (line_may_pass(c, k)) {
+        commands_start(c, k, now_boot(c));
+        return;
+    }
+    line_add(c, k);
+    commands_pump(c); /* Those before it may only wait for others of their owner. */
 }
 
 static void assign(struct client *c, struct command *k)
@@ -180,8 +214,7 @@ static void unassign(struct client *c, struct command *k)
     k->seq = 0;
 }
 
-/* Requests that have waited for long must not keep results from being acknowledged. */
-static void park_old(struct client *c)
+void commands_park_old(struct client *c)
 {
     struct commands *all = &c->commands;
     struct command *k;
@@ -200,8 +233,9 @@ static void remove_command(struct client *c, struct command *k)
     if (k->seq != 0)
         unassign(c, k);
     else
-        TAILQ_REMOVE(&all->line, k, link);
+        line_remove(c, k);
     all->n_wire -= counts_on_wire(k);
+    bulkhead_leave(&c->bulkhead, k->class, place_of(k));
     if (k->orphan || k->undo)
         owner_unref(c, k->owner_key);
     all->n--;
@@ -251,7 +285,7 @@ static struct command *add_internal(struct client *c, const Hf__Command *command
     struct command *k = command_new(c, command, NULL);
     assert(k != NULL); /* Made of parts of what was small enough once. */
     k->internal = true;
-    enroll(c, k);
+    bulkhead_force(&c->bulkhead, k->class);
     return k;
 }
 
@@ -269,6 +303,7 @@ static void send_command(struct client *c, struct command *k, uint64_t now)
     if (k->sent_boot_ns == 0) {
         k->sent_boot_ns = now;
         k->token_before = c->commands.token_max;
+        retry_budget_request(&c->budget, now);
     } else {
         c->n_retries++;
     }
@@ -285,45 +320,64 @@ static void send_command(struct client *c, struct command *k, uint64_t now)
     route_expect(c);
 }
 
-/* May a further number be given out?  The cluster keeps the results of all that were given out
- * since the oldest unanswered one, and refuses more than so many. */
-static bool window_open(const struct client *c)
+void commands_start(struct client *c, struct command *k, uint64_t now)
 {
-    const struct command *first = TAILQ_FIRST(&c->commands.assigned);
-    return c->commands.n_wire < c->commands.n_wire_max &&
-           (first == NULL || c->session.seq_next - first->seq < RESULTS_WINDOW);
+    assign(c, k);
+    commands_park_old(c);
+    if (k->waits)
+        watch_want_session(c);
+    send_command(c, k, now);
 }
 
 void commands_pump(struct client *c)
 {
-    struct commands *all = &c->commands;
-    struct command *k, *next;
-    if (c->route.primary == NULL || c->session.state != SESSION_OPEN || c->stopped ||
-        TAILQ_EMPTY(&all->line))
-        return;
-    uint64_t now = now_boot(c);
-    park_old(c); /* It may open the window. */
-    for (k = TAILQ_FIRST(&all->line); k != NULL && window_open(c); k = next) {
-        next = TAILQ_NEXT(k, link);
-        /* An orphan that is asked for anew is itself what makes its owner busy. */
-        if (k->op == WIRE_OP_ACQUIRE && !k->orphan && owner_busy(c, k->owner_key))
-            continue;
-        TAILQ_REMOVE(&all->line, k, link);
-        assign(c, k);
-        park_old(c);
-        if (k->waits)
-            watch_want_session(c);
-        send_command(c, k, now);
-    }
+    if (c->commands.n_line > 0)
+        line_pump(c, now_boot(c));
+}
+
+/* Not bounded by the budget: what keeps or ends holds, what nobody can be told of, and the rare
+ * questions after what waits in the cluster. */
+static bool is_exempt(const struct command *k)
+{
+    return k->class == CLIENT_UPKEEP || k->internal || k->orphan || k->state == COMMAND_QUEUED;
+}
+
+/* May it be sent once more?  If so, that is taken from the budget. */
+static bool may_repeat(struct client *c, struct command *k, uint64_t now)
+{
+    bool paid = k->paid;
+    k->paid = false;
+    if (paid)
+        return true;
+    if (!is_exempt(k))
+        return retry_budget_take(&c->budget, now);
+    retry_budget_charge(&c->budget, now);
+    return true;
+}
+
+/* Not now: later, if there is time. */
+static void repeat_later(struct client *c, struct command *k)
+{
+    set_state(c, k, COMMAND_PAUSED);
+    set_timer(c, k, client_after_ms(c, client_backoff_ms(c, DENIED_MS, DENIED_MS, 0)));
 }
 
 void commands_on_primary(struct client *c)
 {
     struct command *k;
     uint64_t now = now_boot(c);
+    bool burst = client_burst(&c->commands.burst_boot_ns, now);
     TAILQ_FOREACH(k, &c->commands.assigned, link)
-    if (counts_on_wire(k))
-        send_command(c, k, now);
+    {
+        if (!counts_on_wire(k))
+            continue;
+        if (burst)
+            retry_budget_charge(&c->budget, now);
+        if (burst || may_repeat(c, k, now))
+            send_command(c, k, now);
+        else
+            repeat_later(c, k);
+    }
     commands_pump(c);
 }
 
@@ -341,9 +395,9 @@ static void ask_anew(struct client *c, struct command *k)
     command.cancel_seq = k->seq;
     unassign(c, k);
     set_state(c, k, COMMAND_IN_LINE);
-    k->deadline_ns = UINT64_MAX;     /* It was queued: its own wait_ms bounds it. */
-    (void)add_internal(c, &command); /* Before it in line, so before it on the wire. */
-    TAILQ_INSERT_TAIL(&c->commands.line, k, link);
+    k->deadline_ns = UINT64_MAX;          /* It was queued: its own wait_ms bounds it. */
+    enroll(c, add_internal(c, &command)); /* Cancels go first, so it is before it on the wire. */
+    line_add(c, k);
 }
 
 void commands_on_gap(struct client *c)
@@ -461,12 +515,27 @@ static void on_not_done(struct client *c, struct command *k, uint64_t again_ms)
 {
     if (k->n_unresolved > 0)
         k->n_unresolved--;
-    if (k->state == COMMAND_QUEUED) {
-        set_timer(c, k, client_after_ms(c, again_ms));
-        return;
-    }
-    set_state(c, k, COMMAND_PAUSED);
+    if (k->state != COMMAND_QUEUED)
+        set_state(c, k, COMMAND_PAUSED);
     set_timer(c, k, client_after_ms(c, again_ms));
+}
+
+/* Refused for load.  When the budget has no repetition left, the caller is told at once; to let
+ * it wait would only be refused again. */
+static void on_busy(struct client *c, struct command *k)
+{
+    uint64_t now = now_boot(c);
+    on_not_done(c, k, client_backoff_ms(c, BUSY_BACKOFF_MS, BUSY_MAX_MS, k->n_tries++));
+    if (is_exempt(k) || k->paid || k->canceled)
+        return;
+    if (retry_budget_take(&c->budget, now)) {
+        k->paid = true;
+    } else if (k->n_unresolved == 0) {
+        finish(c, k, -EBUSY, NULL);
+        commands_pump(c);
+    } else {
+        repeat_later(c, k);
+    }
 }
 
 bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf__Failure *f)
@@ -492,7 +561,7 @@ bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf
         on_not_done(c, k, REPEAT_MS); /* The next leader comes first. */
         break;
     case HF__FAILURE__CODE__BUSY:
-        on_not_done(c, k, client_backoff_ms(c, BUSY_BACKOFF_MS, BUSY_MAX_MS, k->n_tries++));
+        on_busy(c, k);
         break;
     default: /* Outcome unknown. */
         k->n_unresolved++;
@@ -536,7 +605,12 @@ static void on_timer(struct boot_timer *t)
         time_out(c, k);
     } else if (k->seq != 0 && c->route.primary != NULL &&
                client_conn_backlog_bytes(c->route.primary->conn) < REPEAT_BACKLOG_BYTES) {
-        send_command(c, k, now); /* With a long backlog it would only lengthen that. */
+        /* With a long backlog it would only lengthen that. */
+        if (!may_repeat(c, k, now)) {
+            repeat_later(c, k);
+            return;
+        }
+        send_command(c, k, now);
         if (k->state == COMMAND_QUEUED)
             set_timer(c, k, now + QUEUED_REPEAT_MS * NS_PER_MS);
     } else {
@@ -552,8 +626,9 @@ static void cancel_at_cluster(struct client *c, struct command *k)
     command.op = WIRE_OP_CANCEL;
     command.cancel_seq = k->seq;
     k->cancel_sent = true;
-    add_internal(c, &command)->target_id = k->id;
-    commands_pump(c);
+    struct command *cancel = add_internal(c, &command);
+    cancel->target_id = k->id;
+    enroll(c, cancel);
 }
 
 void client_cancel(struct client *c, uint64_t handle)
@@ -588,6 +663,7 @@ static void undo_grant(struct client *c, const struct command *k, const Hf__Resu
         release->undo = true;
         release->owner_key = k->owner_key;
         owner_ref(c, k->owner_key);
+        enroll(c, release);
     }
     hf__command__free_unpacked(was, NULL);
 }
@@ -598,8 +674,9 @@ static void undo_grant(struct client *c, const struct command *k, const Hf__Resu
 void commands_on_session_ended(struct client *c, uint64_t session_id)
 {
     struct commands *all = &c->commands;
-    struct command *k, *before = NULL, *next;
-    TAILQ_FOREACH_SAFE(k, &all->assigned, link, next)
+    struct command *k, *next;
+    /* From the last one on, each to the front: so they keep their order. */
+    TAILQ_FOREACH_REVERSE_SAFE(k, &all->assigned, command_list, link, next)
     {
         if (k->session_id != session_id)
             continue;
@@ -610,11 +687,7 @@ void commands_on_session_ended(struct client *c, uint64_t session_id)
         unassign(c, k);
         set_state(c, k, COMMAND_IN_LINE);
         k->sent_boot_ns = 0;
-        if (before == NULL)
-            TAILQ_INSERT_HEAD(&all->line, k, link);
-        else
-            TAILQ_INSERT_AFTER(&all->line, before, k, link);
-        before = k;
+        line_add_front(c, k);
         set_timer(c, k, UINT64_MAX);
     }
     /* A callback may do anything but free the client: always from the front. */
@@ -634,6 +707,7 @@ void commands_on_session_kept(struct client *c)
         if (!k->no_session)
             continue;
         k->no_session = false;
+        retry_budget_charge(&c->budget, now);
         send_command(c, k, now);
     }
 }
@@ -642,17 +716,18 @@ void commands_fail_all(struct client *c)
 {
     struct commands *all = &c->commands;
     struct command *k;
-    while ((k = TAILQ_FIRST(&all->assigned)) != NULL || (k = TAILQ_FIRST(&all->parked)) != NULL ||
-           (k = TAILQ_FIRST(&all->line)) != NULL)
+    while ((k = TAILQ_FIRST(&all->assigned)) != NULL || (k = TAILQ_FIRST(&all->parked)) != NULL)
         finish(c, k, -ECANCELED, NULL);
+    for (unsigned i = 0; i < LINES; i++)
+        while ((k = TAILQ_FIRST(&all->lines[i])) != NULL)
+            finish(c, k, -ECANCELED, NULL);
 }
 
-void commands_init(struct client *c, unsigned inflight_max)
+void commands_init(struct client *c)
 {
-    TAILQ_INIT(&c->commands.line);
+    line_init(c);
     TAILQ_INIT(&c->commands.assigned);
     TAILQ_INIT(&c->commands.parked);
-    c->commands.n_wire_max = inflight_max;
 }
 
 /* ---- The public face ------------------------------------------------------------------- */
@@ -662,6 +737,48 @@ static bool for_clients(uint32_t op)
     return op >= WIRE_OP_ACQUIRE && op <= WIRE_OP_RENAME;
 }
 
+static int command_give(struct client *c,
+                        const Hf__Command *command,
+                        const struct trace_context *trace,
+                        bool upkeep,
+                        uint64_t timeout_ms,
+                        client_result_cb cb,
+                        void *arg,
+                        uint64_t *ret_handle)
+{
+    if (c->closing)
+        return -ESHUTDOWN;
+    if (c->session.ttl_ms == 0 || !for_clients(command->op))
+        return -EINVAL;
+    struct bytes path = command->n_paths > 0 ? pack_bytes(command->paths[0]) : bytes_of(NULL, 0);
+    struct client_trace *place = client_trace_new(c, wire_op_name(command->op), trace, path);
+    struct command *k = command_new(c, command, place);
+    if (k == NULL) {
+        client_trace_end(place, -EMSGSIZE, NULL);
+        client_trace_free(place);
+        return -EMSGSIZE;
+    }
+    if (upkeep)
+        k->class = CLIENT_UPKEEP;
+    if (!bulkhead_enter(&c->bulkhead, k->class)) {
+        stats_failed(&c->stats.commands, -EBUSY);
+        client_trace_end(place, -EBUSY, NULL);
+        client_trace_free(place);
+        free(k);
+        return -EBUSY;
+    }
+    k->cb = cb;
+    k->arg = arg;
+    if (timeout_ms != CLIENT_NO_TIMEOUT)
+        k->deadline_ns = client_after_ms(c, timeout_ms);
+    if (ret_handle != NULL)
+        *ret_handle = k->id;
+    enroll(c, k);
+    if (k->state == COMMAND_IN_LINE)
+        set_timer(c, k, UINT64_MAX);
+    return 0;
+}
+
 int client_command(struct client *c,
                    const Hf__Command *command,
                    uint64_t timeout_ms,
@@ -669,7 +786,7 @@ int client_command(struct client *c,
                    void *arg,
                    uint64_t *ret_handle)
 {
-    return client_command_traced(c, command, NULL, timeout_ms, cb, arg, ret_handle);
+    return command_give(c, command, NULL, false, timeout_ms, cb, arg, ret_handle);
 }
 
 int client_command_traced(struct client *c,
@@ -680,29 +797,15 @@ int client_command_traced(struct client *c,
                           void *arg,
                           uint64_t *ret_handle)
 {
-    if (c->closing)
-        return -ESHUTDOWN;
-    if (c->session.ttl_ms == 0 || !for_clients(command->op))
-        return -EINVAL;
-    if (c->commands.n >= COMMANDS_MAX)
-        return -EBUSY;
-    struct bytes path = command->n_paths > 0 ? pack_bytes(command->paths[0]) : bytes_of(NULL, 0);
-    struct client_trace *place = client_trace_new(c, wire_op_name(command->op), trace, path);
-    struct command *k = command_new(c, command, place);
-    if (k == NULL) {
-        client_trace_end(place, -EMSGSIZE, NULL);
-        client_trace_free(place);
-        return -EMSGSIZE;
-    }
-    k->cb = cb;
-    k->arg = arg;
-    if (timeout_ms != CLIENT_NO_TIMEOUT)
-        k->deadline_ns = client_after_ms(c, timeout_ms);
-    enroll(c, k);
-    if (ret_handle != NULL)
-        *ret_handle = k->id;
-    commands_pump(c);
-    if (k->state == COMMAND_IN_LINE)
-        set_timer(c, k, UINT64_MAX);
-    return 0;
+    return command_give(c, command, trace, false, timeout_ms, cb, arg, ret_handle);
+}
+
+int client_upkeep(struct client *c,
+                  const Hf__Command *command,
+                  uint64_t timeout_ms,
+                  client_result_cb cb,
+                  void *arg,
+                  uint64_t *ret_handle)
+{
+    return command_give(c, command, NULL, true, timeout_ms, cb, arg, ret_handle);
 }

@@ -3,11 +3,15 @@
  *     route.c    which nodes there are, which one leads; connections, liveness, backoff
  *     session.c  our session: open, keepalives, own deadline
  *     command.c  commands: sequence numbers, repeats, waits, orphans
+ *     line.c     commands that wait to be sent: which one is next
  *     request.c  queries and admin requests
  *     watch.c    the subscription: what the cluster pushes, resumed by index
- *     stats.c    figures for metrics
+ *     stats.c    figures; metrics.c writes them down
  *     tracing.c  the requests' places in traces, and their spans
  *     client.c   the public functions and what ties the parts together
+ *
+ * What it does not do, so that a cluster in trouble is not kept there, is decided by breaker.c
+ * (nodes), retry_budget.c (repetitions) and bulkhead.c (bounds by class).
  *
  * A frame's id comes from one counter, so an answer is looked up without knowing what it answers.
  */
@@ -16,9 +20,12 @@
 
 #include "raftstore/base/random.h"
 #include "raftstore/client/boot_timer.h"
+#include "raftstore/client/breaker.h"
+#include "raftstore/client/bulkhead.h"
 #include "raftstore/client/client.h"
 #include "raftstore/client/conn.h"
 #include "raftstore/client/deadline.h"
+#include "raftstore/client/retry_budget.h"
 #include "raftstore/wire/codes.h"
 #include "raftstore/wire/pack.h"
 
@@ -26,8 +33,7 @@
 #include <uthash.h>
 
 #define PEERS_MAX             (2 * CLIENT_ADDRESSES_MAX)
-#define COMMANDS_MAX          (1024u * 1024u) /* Without an answer, orphans too; more: -EBUSY. */
-#define REQUESTS_MAX          (64u * 1024u)   /* Queries and admin requests likewise. */
+#define ADMINS_MAX            64u /* Admin requests without an answer; more: -EBUSY. */
 #define CLIENT_HOST_BYTES_MAX 64u
 
 /* ---- route.c ---------------------------------------------------------------------------- */
@@ -43,10 +49,10 @@ struct peer {
     uint64_t node_id;         /* From its hello or a member list; 0 = not known yet. */
     struct client_conn *conn; /* NULL = none. */
     uint64_t serial;          /* Of the connection; commands remember it. */
-    uint64_t retry_mono_ns;   /* No connection attempt before. */
+    struct breaker breaker;   /* Is it worth trying? */
+    bool greeted;             /* Its hello came, on this connection. */
     uint64_t tried_mono_ns;   /* Last attempt. */
     uint64_t pinged_mono_ns;  /* When the unanswered ping was sent; 0 = none. */
-    unsigned failures;        /* Since it answered last. */
 };
 
 struct route {
@@ -66,7 +72,8 @@ void route_start(struct client *c);
 void route_stop(struct client *c);
 void route_deinit(struct client *c);
 
-/* A connected node that queries may be asked of; the leader if there is one; NULL = none. */
+/* A connected node that queries may be asked of: the leader if there is one and it is not silent;
+ * else one that answers; else any.  NULL = none is connected. */
 struct peer *route_any(struct client *c);
 
 /* The peer says that it doesn't lead (any more). */
@@ -134,21 +141,24 @@ enum command_state {
 };
 
 struct command {
-    TAILQ_ENTRY(command) link; /* In commands.line, or in commands.assigned by seq. */
-    UT_hash_handle hh;         /* In commands.by_id. */
-    UT_hash_handle hh_seq;     /* In commands.by_seq, while it may wait. */
-    uint64_t id;               /* Handle and frame id. */
+    TAILQ_ENTRY(command) link;     /* In a line, or in commands.assigned by seq. */
+    TAILQ_ENTRY(command) key_link; /* In line: in its line_key. */
+    UT_hash_handle hh;             /* In commands.by_id. */
+    UT_hash_handle hh_seq;         /* In commands.by_seq, while it may wait. */
+    uint64_t id;                   /* Handle and frame id. */
     enum command_state state;
     uint8_t op;
-    bool waits;                 /* May be queued (wait_ms). */
-    bool canceled;              /* client_cancel(). */
-    bool cancel_sent;           /* The cluster was asked to cancel it, under its present seq. */
-    bool parked;                /* In commands.parked. */
-    bool no_session;            /* Refused so; the next keepalive's answer decides. */
-    bool orphan;                /* Nobody waits; to be undone if it was granted. */
-    bool internal;              /* Ours: cancel and release of orphans. */
-    bool many;                  /* Several paths. */
-    bool was_busy;              /* Refused for load last. */
+    bool waits;       /* May be queued (wait_ms). */
+    bool canceled;    /* client_cancel(). */
+    bool cancel_sent; /* The cluster was asked to cancel it, under its present seq. */
+    bool parked;      /* In commands.parked. */
+    bool no_session;  /* Refused so; the next keepalive's answer decides. */
+    bool orphan;      /* Nobody waits; to be undone if it was granted. */
+    bool internal;    /* Ours: cancel and release of orphans. */
+    bool many;        /* Several paths. */
+    bool was_busy;    /* Refused for load last. */
+    bool paid;        /* The next repetition is taken from the budget already. */
+    enum client_class class;
     bool counted;               /* In the statistics: it was queued. */
     uint64_t session_id;        /* Of seq. */
     uint64_t seq;               /* 0 = not yet assigned. */
@@ -157,6 +167,7 @@ struct command {
     uint64_t sent_boot_ns;      /* First sent; 0 = never. */
     uint64_t last_boot_ns;      /* Sent last. */
     uint64_t owner_key;         /* An acquire, or the undoing of one: hash of its owner. */
+    uint64_t order_key;         /* Those with the same one are sent in the order given; 0 = none. */
     bool undo;                  /* Releases what an orphan was granted. */
     uint64_t token_before;      /* Highest token seen when it was sent first. */
     uint64_t deadline_ns;       /* Boot time; UINT64_MAX = none. */
@@ -179,20 +190,33 @@ struct busy_owner {
     UT_hash_handle hh;
 };
 
+/* Those in line with one order_key, in the order given. */
+struct line_key {
+    uint64_t key;
+    struct command_list list;
+    UT_hash_handle hh;
+};
+
+#define LINE_CANCELS ((unsigned)CLIENT_CLASSES)
+#define LINES        (LINE_CANCELS + 1u)
+
 struct commands {
-    struct command_list line;     /* In the order given. */
-    struct command_list assigned; /* By seq. */
-    struct command_list parked;   /* Queued long ago: acknowledged, see command.c. */
+    struct command_list lines[LINES]; /* By class, and cancels; each in the order given. */
+    struct line_key *line_keys;       /* By key. */
+    unsigned n_line;                  /* In all lines. */
+    bool waits_next;                  /* They go before writes this time. */
+    struct command_list assigned;     /* By seq. */
+    struct command_list parked;       /* Queued long ago: acknowledged, see command.c. */
     struct command *by_id;
     struct busy_owner *busy_owners; /* By key. */
     struct command *by_seq;         /* Assigned ones that may wait: events name them so. */
     unsigned n;                     /* All of them. */
     unsigned n_wire;                /* In state SENT or PAUSED. */
-    unsigned n_wire_max;
-    uint64_t token_max; /* Highest token seen. */
+    uint64_t token_max;             /* Highest token seen. */
+    uint64_t burst_boot_ns;         /* When all in flight were sent to another leader last. */
 };
 
-void commands_init(struct client *c, unsigned inflight_max);
+void commands_init(struct client *c);
 void commands_pump(struct client *c);
 void commands_on_primary(struct client *c);
 void commands_on_primary_lost(struct client *c);
@@ -208,17 +232,44 @@ void commands_fail_all(struct client *c);
 /* Everything up to this number is answered. */
 uint64_t commands_ack_seq(const struct client *c);
 
+/* For line.c: give it its number and send it; it is in no line any more. */
+void commands_start(struct client *c, struct command *k, uint64_t now);
+
+/* Requests that have waited for long must not keep results from being acknowledged. */
+void commands_park_old(struct client *c);
+
+/* Is an orphan of this owner about, or the undoing of one? */
+bool commands_owner_busy(const struct client *c, uint64_t owner_key);
+
+/* ---- line.c ------------------------------------------------------------------------------- */
+
+void line_init(struct client *c);
+
+/* At the end of its line, or at the front. */
+void line_add(struct client *c, struct command *k);
+void line_add_front(struct client *c, struct command *k);
+void line_remove(struct client *c, struct command *k);
+
+/* May it be sent at once, past the line? */
+bool line_may_pass(struct client *c, const struct command *k);
+
+/* Start those that may go: what keeps or ends holds before all else. */
+void line_pump(struct client *c, uint64_t now);
+
 /* ---- request.c -------------------------------------------------------------------------- */
 
 struct request {
-    TAILQ_ENTRY(request) link;
+    TAILQ_ENTRY(request) link; /* In requests.line or requests.list. */
     UT_hash_handle hh;
     uint64_t id;
     bool admin;
     bool snapshot;
     bool on_leader;
+    bool in_line;      /* To be sent as soon as it can be. */
+    bool asked;        /* It was sent once. */
+    bool paid;         /* The next repetition is taken from the budget already. */
     bool started;      /* A chunk has come. */
-    struct peer *peer; /* Whom it was asked of; NULL = to be sent. */
+    struct peer *peer; /* Whom it was asked of; NULL = in line, or waits for its timer. */
     uint64_t serial;   /* On which connection. */
     uint64_t timeout_ms;
     uint64_t began_boot_ns;
@@ -237,9 +288,12 @@ struct request {
 TAILQ_HEAD(request_list, request);
 
 struct requests {
-    struct request_list list;
+    struct request_list line; /* Those in_line, in the order given. */
+    struct request_list list; /* All others. */
     struct request *by_id;
     unsigned n;
+    unsigned n_admin;
+    uint64_t burst_boot_ns; /* When all of a connection were asked again last. */
 };
 
 void requests_init(struct client *c);
@@ -247,6 +301,9 @@ void requests_init(struct client *c);
 /* Send what waits for a node. */
 void requests_pump(struct client *c);
 void requests_on_lost(struct client *c, struct peer *p);
+
+/* It does not answer: ask its queries elsewhere, as far as they can be. */
+void requests_on_silent(struct client *c, struct peer *p);
 bool requests_on_frame(struct client *c, struct peer *p, const Hf__NodeFrame *frame);
 void requests_fail_all(struct client *c);
 
@@ -354,6 +411,8 @@ struct client {
     struct commands commands;
     struct requests requests;
     struct watch watch;
+    struct bulkhead bulkhead;   /* Of commands and queries. */
+    struct retry_budget budget; /* Of both; boot time. */
     struct deadline_pair pair;
     struct client_stats stats;
     uint64_t id_next;
@@ -384,6 +443,12 @@ void client_unref(struct client *c);
 /* A time-out, from now or from an instant on, as an instant of boot time, saturating. */
 uint64_t client_after_ms(const struct client *c, uint64_t ms);
 uint64_t client_later_ms(uint64_t boot_ns, uint64_t ms);
+
+/* A connection broke, or another leader came: may all that was on its way be sent again at once?
+ * Not if that was so half a second ago; then each one asks the budget.
+ *
+ * @last_boot_ns: when it was so last; set. */
+bool client_burst(uint64_t *last_boot_ns, uint64_t now_boot_ns);
 
 /* base_ms doubled `tries` times, at most max_ms, half of it random. */
 uint64_t client_backoff_ms(struct client *c, uint64_t base_ms, uint64_t max_ms, unsigned tries);

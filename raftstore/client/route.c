@@ -4,9 +4,18 @@
  * it is silent or stuck, every known node is connected to and asked (Ping; the answer names the
  * leader) until one says "me".  Two may say so for a moment, an old leader and its successor: the
  * old one is left as soon as it admits, or is silent, and a wrong guess costs time only, since a
- * command repeated elsewhere is recognised by (session, seq). */
+ * command repeated elsewhere is recognised by (session, seq).
+ *
+ * Each node has a circuit breaker (breaker.h).  What opens it: attempts to connect that fail,
+ * broken connections, a ping without an answer.  What any answer closes; that of a node which does
+ * not lead, or is busy, too.  An open one is left alone for a while: queries are asked of others,
+ * and while there is a leader, it is only looked after by one attempt after each pause.  It never
+ * keeps the client from the only node that could help: who has no leader puts up with short pauses
+ * only, and when all are open the best of them is tried.  What is sent on a connection that stands
+ * never depends on a breaker: keepalives are not held back by one. */
 #include "raftstore/client/internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +29,18 @@
 #define SUSPECT_MS        200  /* The ping isn't answered either: look for another leader. */
 #define IDLE_PING_MS      1000
 #define DROP_MS           5000 /* Ping not answered: the connection is dead. */
-#define BACKOFF_MS        20
-#define BACKOFF_MAX_MS    1000
+#define SILENT_MS         1000 /* Ping not answered: the breaker opens, queries go elsewhere. */
+#define LEADER_TRY_MS     20   /* Who is said to lead is tried so soon again, */
+#define LEADER_PAUSE_MS   250  /* if he can be reached at all; else after this. */
+#define SEEK_PAUSE_MS     1000 /* Without a leader: no longer pause. */
+#define BEST_TRY_MS       100  /* All are open: the best is tried so often. */
+
+static const struct breaker_rule rule = {
+    .failures_max = 5,
+    .retry_ns = 20 * NS_PER_MS,
+    .open_ns = 500 * NS_PER_MS,
+    .open_max_ns = 30 * NS_PER_S,
+};
 
 static uint64_t now_mono(const struct client *c)
 {
@@ -74,8 +93,9 @@ static void peer_drop_conn(struct peer *p)
         return;
     struct client_conn *k = p->conn;
     p->conn = NULL;
-    p->says_leader = false;
+    p->says_leader = p->greeted = false;
     p->pinged_mono_ns = 0;
+    breaker_abandon(&p->breaker);
     client_conn_close(k);
     requests_on_lost(p->client, p);
 }
@@ -170,12 +190,21 @@ static bool suspect(const struct client *c, const struct peer *p, uint64_t now)
     return false;
 }
 
-/* Connections that were made while seeking. */
+/* Connections that were made while seeking; those that find out about a node go on. */
 static void drop_others(struct client *c)
 {
-    for (unsigned i = 0; i < c->route.n_peers; i++)
-        if (c->route.peers[i] != c->route.primary)
-            peer_drop_conn(c->route.peers[i]);
+    for (unsigned i = 0; i < c->route.n_peers; i++) {
+        struct peer *p = c->route.peers[i];
+        if (p != c->route.primary && p->breaker.state != BREAKER_HALF_OPEN)
+            peer_drop_conn(p);
+    }
+}
+
+static void trip(struct client *c, struct peer *p, uint64_t now)
+{
+    if (breaker_trip(&p->breaker, &rule, now, random_next(&c->random)))
+        (void)snprintf(c->route.error, sizeof c->route.error, "%.120s: no answer any more",
+                       p->text);
 }
 
 static void promote(struct client *c, struct peer *p)
@@ -185,7 +214,10 @@ static void promote(struct client *c, struct peer *p)
         return;
     if (r->primary != NULL) {
         struct peer *old = r->primary;
+        uint64_t now = now_mono(c);
         r->primary = NULL;
+        if (old->pinged_mono_ns != 0 && now - old->pinged_mono_ns > SUSPECT_MS * NS_PER_MS)
+            trip(c, old, now);
         client_on_primary_lost(c);
         old->says_leader = false;
     }
@@ -199,6 +231,15 @@ static void promote(struct client *c, struct peer *p)
 }
 
 static void peer_connect(struct peer *p);
+
+/* Who is said to lead, by one that should know, is tried sooner than others are. */
+static void try_leader(struct client *c, struct peer *leader)
+{
+    uint64_t now = now_mono(c);
+    if (leader->conn == NULL && now - leader->tried_mono_ns > LEADER_TRY_MS * NS_PER_MS &&
+        breaker_allows(&leader->breaker, now, LEADER_PAUSE_MS * NS_PER_MS))
+        peer_connect(leader);
+}
 
 /* What a node said about who leads. */
 static void
@@ -220,9 +261,8 @@ heard_of_leader(struct client *c, struct peer *p, uint64_t leader_id, struct pee
     }
     if (p == r->primary)
         demote(c, p);
-    if (r->primary == NULL && leader != NULL && leader->conn == NULL &&
-        now_mono(c) - leader->tried_mono_ns > BACKOFF_MS * NS_PER_MS)
-        peer_connect(leader);
+    if (r->primary == NULL && leader != NULL)
+        try_leader(c, leader);
     requests_pump(c);
 }
 
@@ -231,8 +271,8 @@ static void peer_on_hello(void *arg, const Hf__NodeHello *hello)
     struct peer *p = arg;
     struct client *c = p->client;
     p->node_id = hello->node_id;
-    p->failures = 0;
-    p->retry_mono_ns = 0;
+    p->greeted = true;
+    breaker_succeed(&p->breaker);
     drop_twins(c, p);
     if (!c->config.pinned)
         learn_members(c, hello);
@@ -245,6 +285,7 @@ static void peer_on_frame(void *arg, const Hf__NodeFrame *frame)
 {
     struct peer *p = arg;
     struct client *c = p->client;
+    breaker_succeed(&p->breaker);
     if (frame->body_case != HF__NODE_FRAME__BODY_PONG) {
         client_on_frame(c, p, frame);
         return;
@@ -257,12 +298,15 @@ static void peer_on_lost(void *arg, int error, const char *text)
 {
     struct peer *p = arg;
     struct client *c = p->client;
-    bool was_ready = p->failures == 0 && p->node_id != 0;
+    uint64_t now = now_mono(c), random = random_next(&c->random);
+    bool was_ready = p->greeted;
     p->conn = NULL;
+    p->greeted = false;
     p->pinged_mono_ns = 0;
-    p->failures += error == UV_EPROTONOSUPPORT ? 8 : 1;
-    p->retry_mono_ns =
-        now_mono(c) + client_backoff_ms(c, BACKOFF_MS, BACKOFF_MAX_MS, p->failures - 1) * NS_PER_MS;
+    if (error == UV_EPROTONOSUPPORT) /* It will say the same next time. */
+        (void)breaker_trip(&p->breaker, &rule, now, random);
+    else
+        (void)breaker_fail(&p->breaker, &rule, now, random);
     (void)snprintf(c->route.error, sizeof c->route.error, "%.120s: %.70s", p->text, text);
     c->n_reconnects += was_ready;
     requests_on_lost(c, p);
@@ -299,9 +343,10 @@ static void peer_connect(struct peer *p)
         .freed_arg = c,
     };
     c->n_refs++;
-    p->says_leader = false;
+    p->says_leader = p->greeted = false;
     p->pinged_mono_ns = 0;
     p->tried_mono_ns = now_mono(c);
+    breaker_begin(&p->breaker);
     p->serial = ++c->route.n_connections;
     p->conn = client_conn_new(&config);
 }
@@ -338,6 +383,10 @@ static void watch_primary(struct client *c, uint64_t now)
         p->conn = NULL;
         client_conn_close(k);
         peer_on_lost(p, UV_ETIMEDOUT, "no answer any more");
+    } else if (p->pinged_mono_ns != 0 && now - p->pinged_mono_ns > SILENT_MS * NS_PER_MS) {
+        trip(c, p, now);
+        if (route_any(c) != p)
+            requests_on_silent(c, p);
     } else if (p->pinged_mono_ns == 0 && (silent > limit * NS_PER_MS || suspect(c, p, now))) {
         ping(p, now);
     }
@@ -347,7 +396,7 @@ static void watch_primary(struct client *c, uint64_t now)
 static void ask(struct client *c, struct peer *p, uint64_t now)
 {
     if (p->conn == NULL) {
-        if (now >= p->retry_mono_ns)
+        if (breaker_allows(&p->breaker, now, SEEK_PAUSE_MS * NS_PER_MS))
             peer_connect(p);
     } else if (client_conn_ready(p->conn) && p->pinged_mono_ns == 0) {
         ping(p, now);
@@ -360,6 +409,23 @@ static void ask(struct client *c, struct peer *p, uint64_t now)
     }
 }
 
+/* No node is connected, nor being connected to, since all breakers are open: the best of them. */
+static void try_best(struct client *c, uint64_t now)
+{
+    const struct breaker *list[PEERS_MAX] = {NULL};
+    struct route *r = &c->route;
+    for (unsigned i = 0; i < r->n_peers; i++) {
+        const struct peer *p = r->peers[i];
+        assert(p != NULL);
+        if (p->conn != NULL || now - p->tried_mono_ns < BEST_TRY_MS * NS_PER_MS)
+            return;
+        list[i] = &p->breaker;
+    }
+    size_t best = breaker_best(list, r->n_peers);
+    if (best < r->n_peers && list[best]->state == BREAKER_OPEN)
+        peer_connect(r->peers[best]);
+}
+
 static void look_around(struct client *c)
 {
     struct route *r = &c->route;
@@ -369,6 +435,18 @@ static void look_around(struct client *c)
     for (unsigned i = 0; i < n && i < r->n_peers; i++)
         if (r->peers[i] != r->primary)
             ask(c, r->peers[i], now);
+    try_best(c, now);
+}
+
+/* Those that did not answer, while there is a leader: one attempt after each pause. */
+static void probe(struct client *c, uint64_t now)
+{
+    for (unsigned i = 0; i < c->route.n_peers; i++) {
+        struct peer *p = c->route.peers[i];
+        if (p->conn == NULL && p->breaker.state == BREAKER_OPEN &&
+            breaker_allows(&p->breaker, now, UINT64_MAX))
+            peer_connect(p);
+    }
 }
 
 static void on_tick(struct boot_timer *t)
@@ -388,6 +466,7 @@ static void on_tick(struct boot_timer *t)
         next_ms += random_below(&c->random, next_ms / 4);
     } else if (!c->config.pinned) {
         drop_others(c);
+        probe(c, now);
     }
     if (r->primary != NULL && r->primary->pinged_mono_ns != 0 && next_ms > BUSY_TICK_MS)
         next_ms = BUSY_TICK_MS; /* Its answer is due. */
@@ -451,12 +530,19 @@ void route_deinit(struct client *c)
 struct peer *route_any(struct client *c)
 {
     struct route *r = &c->route;
-    if (r->primary != NULL)
-        return r->primary;
-    for (unsigned i = 0; i < r->n_peers; i++)
-        if (r->peers[i]->conn != NULL && client_conn_ready(r->peers[i]->conn))
-            return r->peers[i];
-    return NULL;
+    struct peer *found = r->primary;
+    if (found != NULL && found->breaker.state == BREAKER_CLOSED)
+        return found;
+    for (unsigned i = 0; i < r->n_peers; i++) {
+        struct peer *p = r->peers[i];
+        if (p->conn == NULL || !client_conn_ready(p->conn))
+            continue;
+        if (p->breaker.state == BREAKER_CLOSED)
+            return p;
+        if (found == NULL)
+            found = p;
+    }
+    return found;
 }
 
 bool client_in_touch(const struct client *c)
@@ -475,7 +561,9 @@ unsigned client_nodes(const struct client *c, struct client_node *ret_nodes, uns
         ret_nodes[n] =
             (struct client_node){.node_id = p->node_id,
                                  .connected = p->conn != NULL && client_conn_ready(p->conn),
-                                 .leads = p == r->primary};
+                                 .leads = p == r->primary,
+                                 .breaker = breaker_state_names[p->breaker.state],
+                                 .n_opened = p->breaker.n_opened};
         (void)snprintf(ret_nodes[n].address, sizeof ret_nodes[n].address, "%s", p->text);
     }
     return n;

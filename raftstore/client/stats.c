@@ -58,7 +58,19 @@ void stats_failed(struct client_latency *l, int status)
     l->failures[failure_of(status)]++;
 }
 
-const struct client_stats *client_stats(const struct client *c)
+struct client_stats client_stats(const struct client *c)
 {
-    return &c->stats;
+    struct client_stats s = c->stats;
+    s.retries = c->n_retries;
+    s.retries_refused = c->budget.n_refused;
+    for (unsigned i = 0; i < CLIENT_CLASSES; i++) {
+        const unsigned *n = c->bulkhead.n[i];
+        s.classes[i] = (struct client_class_stats){
+            .line = n[BULKHEAD_LINE],
+            .flight = n[BULKHEAD_FLIGHT],
+            .settled = n[BULKHEAD_SETTLED],
+            .refused = c->bulkhead.n_refused[i],
+        };
+    }
+    return s;
 }

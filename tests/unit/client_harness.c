@@ -156,3 +156,18 @@ uint64_t harness_acquire(
     assert_int_equal(o->n, 0); /* Never from inside the call. */
     return handle;
 }
+
+uint64_t harness_release(struct harness *h, uint64_t token, struct outcome *o)
+{
+    Hf__Command command = HF__COMMAND__INIT;
+    ProtobufCBinaryData path = pack_binary(bytes_str("a/b"));
+    uint64_t handle = 0;
+    *o = (struct outcome){.status = 1};
+    command.op = WIRE_OP_RELEASE;
+    command.paths = &path;
+    command.n_paths = 1;
+    command.token = token;
+    assert_int_equal(
+        client_command(h->client, &command, CLIENT_NO_TIMEOUT, harness_on_result, o, &handle), 0);
+    return handle;
+}

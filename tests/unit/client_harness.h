@@ -73,6 +73,9 @@ void harness_run_ms(struct harness *h, uint64_t ms);
 uint64_t harness_acquire(
     struct harness *h, uint64_t ttl_ms, uint64_t wait_ms, uint64_t timeout_ms, struct outcome *o);
 
+/* Release "a/b" by this token, without a time-out. */
+uint64_t harness_release(struct harness *h, uint64_t token, struct outcome *o);
+
 /* For other requests. */
 void harness_on_result(void *arg, const struct client_result *r);
 void harness_on_reply(void *arg, const struct client_reply *r);
