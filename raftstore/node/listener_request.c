@@ -202,7 +202,8 @@ static void answer(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 {
     struct listener *l = c->listener;
-    l->what = REQUEST_WHAT_QUERY + (q->what <= HF__QUERY__WHAT__TOKEN ? (unsigned)q->what : 0);
+    unsigned what = (unsigned)q->what; /* Any number that the client liked. */
+    l->what = what <= HF__QUERY__WHAT__TOKEN ? REQUEST_WHAT_QUERY + what : REQUEST_WHAT_OTHER;
     if (q->what == HF__QUERY__WHAT__STATUS) {
         request_stats_count(&l->counts, l->what, LOCK_OK);
         answer(c, frame_id, q); /* Needs no majority: it tells what this node knows. */

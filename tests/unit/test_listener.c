@@ -3,6 +3,7 @@
 
 #include "raftstore/base/clock.h"
 #include "raftstore/node/listener.h"
+#include "raftstore/node/request_stats.h"
 #include "raftstore/wire/frame.h"
 
 #include <errno.h>
@@ -562,6 +563,59 @@ static void test_query(void **state)
     end(&t);
 }
 
+static bool counted(const struct test *t, const char *line)
+{
+    struct buf out = BUF_INIT;
+    request_stats_write(listener_counts(t->listener), &out);
+    buf_add(&out, "", 1);
+    bool found = strstr((const char *)out.data, line) != NULL;
+    buf_deinit(&out);
+    return found;
+}
+
+/* Whatever a client calls its request, it is counted as something. */
+static void test_counts(void **state)
+{
+    struct test t;
+    struct raw r;
+    Hf__ClientFrame frame = HF__CLIENT_FRAME__INIT;
+    Hf__Query query = HF__QUERY__INIT;
+    static const int32_t whats[] = {-1, -20, -21, -1000, 9, 23, 1000, INT32_MIN, INT32_MAX};
+    (void)state;
+    begin(&t);
+    greet(&t, &r);
+    frame.id = 8;
+    frame.body_case = HF__CLIENT_FRAME__BODY_QUERY;
+    frame.query = &query;
+    for (unsigned i = 0; i < sizeof whats / sizeof whats[0]; i++) {
+        query.what = (Hf__Query__What)whats[i];
+        t.read_id = 0;
+        raw_send_message(&r, &frame.base);
+        assert_true(net_run(&t.net, read_asked, &t, 2000));
+        listener_read_done(t.listener, t.read_id, REPLICA_OK);
+        assert_non_null(receive(&t, &r));
+    }
+    assert_true(counted(&t, "holdfast_node_requests_total{kind=\"other\",result=\"ok\"} 9\n"));
+    send_command(&r, 4, 12345);
+    expect_failure(&t, &r, 4, HF__FAILURE__CODE__BAD_REQUEST);
+    assert_true(
+        counted(&t, "holdfast_node_requests_total{kind=\"other\",result=\"bad_request\"} 1\n"));
+    send_command(&r, 5, LOCK_OP_ACQUIRE);
+    assert_true(net_run(&t.net, one_submitted, &t, 2000));
+    done(&t, 0, LOCK_CONFLICT);
+    assert_non_null(receive(&t, &r));
+    t.submit_status = REPLICA_BUSY;
+    send_command(&r, 6, LOCK_OP_RELEASE);
+    expect_failure(&t, &r, 6, HF__FAILURE__CODE__BUSY);
+    assert_true(counted(&t, "{kind=\"acquire\",result=\"conflict\"} 1\n"));
+    assert_true(counted(&t, "{kind=\"release\",result=\"busy\"} 1\n"));
+    assert_true(counted(&t, "{reason=\"busy\"} 1\n"));
+    assert_true(counted(&t, "duration_seconds_count{class=\"acquire\"} 1\n"));
+    assert_true(counted(&t, "duration_seconds_count{class=\"release\"} 0\n"));
+    raw_close(&r);
+    end(&t);
+}
+
 /* What a read asks for outlives the frame that it came in: others come before it is answered. */
 static void test_query_is_kept(void **state)
 {
@@ -776,6 +830,7 @@ int main(void)
         cmocka_unit_test(test_command_refused),
         cmocka_unit_test(test_client_goes_before_the_outcome),
         cmocka_unit_test(test_query),
+        cmocka_unit_test(test_counts),
         cmocka_unit_test(test_query_is_kept),
         cmocka_unit_test(test_events_keep_their_order),
         cmocka_unit_test(test_events_resume),
