@@ -3,6 +3,7 @@
 #include "auth/guard.h"
 #include "gateway/acquire.h"
 #include "gateway/certificate.h"
+#include "gateway/expiry.h"
 #include "gateway/metrics.h"
 #include "gateway/server.h"
 #include "gateway/streams.h"
@@ -31,6 +32,12 @@ static int load_cluster_tls(struct gateway *gw, char **ret_sentence)
     int rv = tls_context_load(gw->options->cluster_tls, &tls, ret_sentence);
     if (rv < 0)
         return rv;
+    rv = tls_context_check_time(tls, (int64_t)(clock_wall_ns(clock_system()) / NS_PER_S),
+                                ret_sentence); /* Nobody would let us in otherwise. */
+    if (rv < 0) {
+        tls_context_unref(tls);
+        return rv;
+    }
     tls_context_unref(gw->tls);
     gw->tls = tls;
     return 0;
@@ -86,6 +93,7 @@ int gateway_start(struct gateway *gw, char **ret_sentence)
     if (rv < 0)
         return rv;
     gw->streams = streams_new(gw);
+    expiry_start(gw);
     return server_new(gw, &gw->server, ret_sentence);
 }
 
@@ -106,6 +114,7 @@ void gateway_reload(struct gateway *gw)
     if (gw->draining)
         return;
     guard_reload(gw->guard);
+    expiry_renewed(gw);
     if (gw->options->tls_cert != NULL) {
         int rv = load_certificate(gw, &sentence);
         reloaded(gw->options->tls_cert, rv, sentence);

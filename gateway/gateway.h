@@ -34,6 +34,12 @@ struct server;
 struct streams;
 TAILQ_HEAD(acquire_list, acquire);
 
+/* What was told of a certificate's end. */
+struct expiry {
+    int64_t told_s; /* When; 0 = nothing yet. */
+    bool ended;     /* That it has ended. */
+};
+
 struct gateway {
     uv_loop_t *loop;               /* The caller's. */
     const struct options *options; /* Likewise. */
@@ -45,6 +51,8 @@ struct gateway {
     struct metrics *metrics;
     uint64_t process_start_ns; /* As it was told first, so that it never moves; 0 = not yet. */
     struct boot_timers timers;
+    struct boot_timer expiry; /* When to look at the certificates' ends again. */
+    struct expiry https_expiry, cluster_expiry;
     struct acquire_list acquires;  /* Acquires without an answer of the cluster. */
     bool draining;                 /* No new calls: what was accepted is being finished. */
     unsigned n_commands;           /* Under way at the cluster though their call has ended. */

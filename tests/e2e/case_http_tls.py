@@ -2,6 +2,7 @@
 """The gateway's TLS and options: only TLS 1.3, a certificate that changes without a dropped connection,
 hang-ups that are seen through it; and what it refuses to start with."""
 # seconds: 15
+import datetime
 import http.client
 import os
 import signal
@@ -15,12 +16,19 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib
 from cluster import Process, check, equal, run_case, wait_for  # noqa: E402
 from gateway import Gateway, read_answer, request  # noqa: E402
 
+try:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+except ImportError:
+    x509 = None
 
-def make_certificate(directory, name):
+
+def make_certificate(directory, name, days=2):
     """Self-signed for localhost; (certificate, key)."""
     cert, key = (os.path.join(directory, f"{name}.{what}") for what in ("crt", "key"))
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                    "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext",
+                    "-nodes", "-days", str(days), "-subj", f"/CN={name}", "-addext",
                     "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert],
                    check=True, capture_output=True, timeout=30, stdin=subprocess.DEVNULL)
     return cert, key
@@ -117,6 +125,41 @@ def tls(t, c):
     equal(g.process.end(), 0, "a clean end")
 
 
+def make_brief(directory, name, seconds):
+    """A self-signed certificate that ends soon."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name_of_it = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.utcnow()
+    cert = x509.CertificateBuilder(
+        issuer_name=name_of_it, subject_name=name_of_it, public_key=key.public_key(), serial_number=1,
+        not_valid_before=now - datetime.timedelta(minutes=1),
+        not_valid_after=now + datetime.timedelta(seconds=seconds)).sign(key, hashes.SHA256())
+    files = [os.path.join(directory, f"{name}.{what}") for what in ("crt", "key")]
+    pem = serialization.Encoding.PEM
+    for file, data in zip(files, (cert.public_bytes(pem), key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))):
+        with open(file, "wb") as f:
+            f.write(data)
+    return files
+
+
+def expiry(t, c):
+    """The end of its certificate is told: before, and when it has come."""
+    if x509 is None:
+        return
+    pair = make_brief(t.directory, "brief", 4)
+    g = TlsGateway(c, "brief", options=("--no-auth", "--tls-cert", pair[0], "--tls-key", pair[1]))
+    soon, ended = ('msg="a certificate ends soon" certificate=https', 'msg="a certificate has expired')
+    wait_for("the warning", 20, lambda: soon in g.process.text())
+    wait_for("the end", 20, lambda: ended in g.process.text())
+    install(make_certificate(t.directory, "third", days=400), pair)
+    g.process.signal(signal.SIGHUP)
+    wait_for("the new one", 10, lambda: "the certificate was read again" in g.process.text())
+    time.sleep(1.2)
+    equal([g.process.text().count(x) for x in (soon, ended)], [1, 1], "what was told")
+    equal(g.process.end(), 0, "a clean end")
+
+
 def refused(t, options, code, word):
     p = Process(t, "gateway-refused", [t.program("holdfast-gateway"), *options])
     equal(p.wait(20), code, f"{options}: {p.last_text()}")
@@ -185,6 +228,7 @@ def alive(g):
 def main(t):
     c = t.cluster(1).start()
     tls(t, c)
+    expiry(t, c)
     bad_options(t, c)
     without_cluster(t, c)
 

@@ -111,13 +111,18 @@ def main(t):
     authority = Authority(c.certificates)
     now = datetime.datetime.utcnow()
     late = {}
-    for identity in ("client/late", "node/2"):
+    for identity in ("client/late", "node/2", "gateway/late"):
         late[identity] = os.path.join(t.directory, "late-" + identity.replace("/", "-"))
         shutil.copytree(c.tls(identity), late[identity])
         cert = authority.again(x509.load_pem_x509_certificate(read(late[identity], "tls.crt")),
                                now - datetime.timedelta(days=2), now - datetime.timedelta(hours=1))
         write(cert.public_bytes(serialization.Encoding.PEM), late[identity], "tls.crt")
     refused(c, late["client/late"], late["node/2"], "one that has ended", "expired")
+    for program, options in (("holdfast-gateway", ["--listen", "127.0.0.1:0", "--no-auth", "--tls", late["gateway/late"]]),
+                             ("holdfast-bench", ["--seconds", "1", "--tls", late["client/late"], "cycle"])):
+        done = subprocess.run([t.program(program), "--cluster", c.addresses(), *options], capture_output=True, text=True,
+                              timeout=20, check=False)
+        check(done.returncode in (1, 2) and "expired" in done.stderr, f"{program}: {done.returncode} {done.stderr}")
     gone = [c.tls("client/gone"), c.tls("node/2")]
     write(authority.revoke([x509.load_pem_x509_certificate(read(d, "tls.crt")) for d in gone]), c.tls("node/1"),
           "ca.crl")

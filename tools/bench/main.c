@@ -108,7 +108,9 @@ static int parse_unsigned(const char *text, unsigned min, unsigned max, unsigned
 static int load_tls(const char *dir, struct bench_options *o)
 {
     char *sentence = NULL;
-    if (tls_context_load(dir, &o->tls, &sentence) == 0)
+    if (tls_context_load(dir, &o->tls, &sentence) == 0 &&
+        tls_context_check_time(o->tls, (int64_t)(clock_wall_ns(clock_system()) / NS_PER_S),
+                               &sentence) == 0)
         return 0;
     (void)fprintf(stderr, "holdfast-bench: %s\n", sentence);
     free(sentence);
