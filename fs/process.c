@@ -285,14 +285,6 @@ bool process_alive(struct process_table *t, struct process_id id)
     return p != NULL && process_equal(p->id, id);
 }
 
-bool lineage_contains(const struct lineage *l, struct process_id id)
-{
-    for (unsigned i = 0; i < l->n; i++)
-        if (process_equal(l->ids[i], id))
-            return true;
-    return false;
-}
-
 int process_open_pidfd(struct process_id id)
 {
     struct stat_line s;
@@ -304,29 +296,6 @@ int process_open_pidfd(struct process_id id)
         return -ESRCH;
     }
     return fd;
-}
-
-bool heirs_authorise(struct process_table *t,
-                     const struct process_id *heirs,
-                     unsigned n_heirs,
-                     const struct lineage *caller)
-{
-    for (unsigned i = 0; i < n_heirs; i++) {
-        /* An ancestor of the caller lives: the caller would have another one else. */
-        if (lineage_contains(caller, heirs[i]))
-            return true;
-        if (process_alive(t, heirs[i]))
-            return false;
-    }
-    return false;
-}
-
-struct process_id heirs_living(struct process_table *t, const struct process_id *heirs, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        if (process_alive(t, heirs[i]))
-            return heirs[i];
-    return (struct process_id){0, 0};
 }
 
 int process_signal(struct process_id id, int number)
