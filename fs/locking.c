@@ -4,8 +4,8 @@
  * |----------------------|-----------------------|------------------------------------------------|
  * | cluster's answer     | -                     | next step, or reply                            |
  * | interrupt of a wait  | EINTR, free           | EINTR, orphan; canceled after LOCKING_PLACE_MS |
- * | other interrupt      | EINTR, free           | EINTR, orphan; canceled                        |
- * | time-out (not waits) | ETIMEDOUT, free       | ETIMEDOUT, orphan; canceled                    |
+ * | other interrupt      | EINTR, free           | EINTR, orphan; canceled, if it wants more      |
+ * | time-out (not waits) | ETIMEDOUT, free       | ETIMEDOUT, orphan; canceled, if it wants more  |
  * | same call again      | -                     | an orphan in its place takes the new request   |
  * | other call of locker | -                     | orphans are canceled; it waits in LINE         |
  * | close                | starts on a new locker| canceled, then starts on a new locker          |

@@ -77,6 +77,12 @@ static void stop_timer(struct lock_request *r)
         (void)uv_timer_stop(&r->timer);
 }
 
+/* What the program gave up is given up, told or not: that is never canceled. */
+static bool gives_back(const struct lock_request *r)
+{
+    return r->step == STEP_UNLOCK || r->step == STEP_YIELD || r->step == STEP_UNDO;
+}
+
 void lock_request_cancel_orphan(struct lock_request *r)
 {
     if (r->in_place)
@@ -84,7 +90,7 @@ void lock_request_cancel_orphan(struct lock_request *r)
     r->in_place = false;
     if (r->step == STEP_KEPT)
         lock_request_undo(r);
-    else if (r->sent && r->step != STEP_UNDO)
+    else if (r->sent && !gives_back(r))
         client_cancel(lock_request_fs(r)->client, r->command);
 }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """No majority: everything on the mount ends with ETIMEDOUT after timeout=, or at once by a signal;
-when the nodes are back, all works again."""
+when the nodes are back, all works again, and what was unlocked meanwhile is free."""
 # seconds: 15
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -77,6 +78,40 @@ def main(t):
     os.close(fd)
     c.wait_digests_equal()
     equal(m.process.alive(), True, "the mount's daemon lives")
+    unlock_is_not_forgotten(c, m)
+
+
+def unlock_is_not_forgotten(c, m):
+    """The nodes die, so that nothing can even be sent: an unlock that times out is done later."""
+    other = c.mount("b", options="ttl=60s,timeout=5s,session_ttl=60s")
+    flocked = os.open(m.path("flocked"), os.O_CREAT | os.O_RDWR)
+    fcntl.flock(flocked, fcntl.LOCK_EX)
+    ranged = os.open(m.path("ranged"), os.O_CREAT | os.O_RDWR)
+    fcntl.lockf(ranged, fcntl.LOCK_EX)
+    killed = [n for number, n in c.nodes.items() if number != 1]
+    for node in killed:
+        node.kill()
+    time.sleep(1)
+    timed_out("flock(LOCK_UN)", lambda: fcntl.flock(flocked, fcntl.LOCK_UN))
+    timed_out("F_UNLCK", lambda: fcntl.lockf(ranged, fcntl.LOCK_UN))
+    for node in killed:
+        node.start()
+    c.wait_leader()
+    for name, lock in (("flocked", fcntl.flock), ("ranged", fcntl.lockf)):
+        fd = os.open(other.path(name), os.O_CREAT | os.O_RDWR)
+
+        def free(fd=fd, lock=lock):
+            try:
+                lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError as e:
+                check(e.errno in (errno.EAGAIN, errno.ETIMEDOUT), f"{name}: {e}")
+                return False
+
+        wait_for(f"{name} to be free, though its file is open", 10, free)
+        os.close(fd)
+    os.close(flocked)
+    os.close(ranged)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ static void on_due(struct call *c)
             s->newest = world_call(w, asleep_ns - now_ns, on_due, s)->order;
             return;
         }
+        site_enter(s->site);
         s->alarm->on_alarm(s->alarm->arg);
     }
     alarm_unref(s);
@@ -58,6 +59,7 @@ static void on_close(struct call *c)
 {
     struct boot_alarm *a = c->arg;
     struct sim_alarm *s = a->poll.data;
+    site_enter(s->site);
     alarm_unref(s);
     a->on_closed(a->arg);
 }

@@ -16,7 +16,6 @@
 
 #define PATHS_MAX 8u
 #define SLACK_NS  (300 * NS_PER_MS) /* From a time-out to its answer. */
-#define QUIET_NS  (7 * NS_PER_S)    /* After healing: nothing new is begun any more. */
 
 struct hold {
     struct app *app;
@@ -49,7 +48,6 @@ struct op {
 
 struct app {
     struct site site;
-    uv_loop_t loop; /* Never run; its data is the site. */
     struct client *client;
     uint64_t incarnation;
     uint64_t n_owners;
@@ -349,7 +347,7 @@ static void start(struct app *a)
     char host[16];
     (void)snprintf(host, sizeof host, "app%u", a->site.number);
     struct client_config config = {
-        .loop = &a->loop,
+        .loop = &a->site.loop,
         .clock = &a->site.clock.clock,
         .seed = world_below(a->site.world, UINT64_MAX - 1) + 1,
         .addresses = addresses,
@@ -363,6 +361,7 @@ static void start(struct app *a)
         .on_gap = on_gap,
         .arg = a,
     };
+    site_enter(&a->site);
     if (client_new(&config, &a->client) < 0)
         world_fail(a->site.world, "app %u can't make a client", a->site.number);
     world_trace(a->site.world, "app %u starts", a->site.number);
@@ -436,11 +435,23 @@ static void act(struct app *a)
     }
 }
 
+static void give_back(struct app *a)
+{
+    for (unsigned i = 0; i < a->n_paths; i++) {
+        struct hold *h = &a->holds[i];
+        if (h->token == 0 && h->lease != NULL)
+            forget(h);
+        else if (h->token != 0 && !h->leaving)
+            release(h);
+    }
+}
+
 void app_think(struct app *a)
 {
     struct world *w = a->site.world;
     if (a->client == NULL)
         return;
+    site_enter(&a->site);
     check_answered(a);
     for (unsigned i = 0; i < a->n_paths; i++)
         world_believed(w, a->site.number, i);
@@ -456,8 +467,10 @@ void app_think(struct app *a)
             clock_local_ns(a->asleep_ns, a->site.clock.drift_ppm, a->site.clock.offset_ns);
         return;
     }
-    if (world_is_healed(w) && world_healed_ns(w) + QUIET_NS < world_now_ns(w))
+    if (world_is_healed(w) && world_healed_ns(w) + QUIET_NS < world_now_ns(w)) {
+        give_back(a);
         return;
+    }
     if (world_chance(w, 700))
         act(a);
 }
@@ -475,12 +488,8 @@ struct app_counts app_counts(const struct app *a)
 struct app *app_new(struct world *w, unsigned number, unsigned n_paths)
 {
     struct app *a = xcalloc(1, sizeof *a);
-    a->site.world = w;
-    a->site.number = number;
-    a->loop.data = &a->site;
+    site_init(&a->site, w, number);
     a->n_paths = n_paths < PATHS_MAX ? n_paths : PATHS_MAX;
-    sim_clock_init(&a->site.clock, w, (int64_t)world_below(w, 6001) - 3000,
-                   world_below(w, 1000000) * NS_PER_MS);
     LIST_INIT(&a->ops);
     for (unsigned i = 0; i < a->n_paths; i++)
         a->holds[i] = (struct hold){.app = a, .path = i};
@@ -491,6 +500,7 @@ struct app *app_new(struct world *w, unsigned number, unsigned n_paths)
 void app_stop(struct app *a)
 {
     a->ending = true;
+    site_enter(&a->site);
     a->asleep_ns = 0;
     if (a->client != NULL)
         crash(a);

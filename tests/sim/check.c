@@ -140,9 +140,17 @@ static void effect_ended(struct world *w, const struct lock_effect *e, uint64_t 
 
 static void effect_check(struct world *w, const struct lock_effect *e, uint64_t stamp_ns)
 {
+    world_trace(w, "effect %u: code %u token %llu session %llu seq %llu %.*s %.*s", e->type,
+                e->code, (unsigned long long)e->token, (unsigned long long)e->session_id,
+                (unsigned long long)e->seq, (int)e->path.size, (const char *)e->path.data,
+                (int)e->owner.size, (const char *)e->owner.data);
     switch (e->type) {
     case LOCK_EFFECT_GRANTED:
         token_granted(w, e->token);
+        break;
+    case LOCK_EFFECT_CONVERTED: /* To a new token, or it keeps its own. */
+        if (token_find(w, e->token) == NULL)
+            token_granted(w, e->token);
         break;
     case LOCK_EFFECT_ENDED:
         effect_ended(w, e, stamp_ns);
@@ -217,8 +225,9 @@ void check_read(struct node *n, uint64_t acked_index)
 static struct belief belief_now(const struct world *w, const struct client *c, unsigned path)
 {
     struct belief b = c->beliefs[path];
-    if (c->app != NULL) {
-        struct app_belief a = app_believes(c->app, path);
+    if (c->app != NULL || c->mount != NULL) {
+        struct app_belief a = c->app != NULL ? app_believes(c->app, path)
+                                             : mount_believes(c->mount, c->process, path);
         return (struct belief){.token = a.token, .mode = a.mode, .limit = a.limit};
     }
     if (client_clock_ns(w, c) >= (b.session_bound ? c->session_deadline_ns : b.deadline_ns))
@@ -312,6 +321,19 @@ static bool is_member(const struct node *leader, const struct node *n)
     return false;
 }
 
+static void check_end_client(struct world *w, struct client *c, const struct lock_table *t)
+{
+    uint64_t done = c->app != NULL     ? app_counts(c->app).done_after_heal
+                    : c->mount != NULL ? mount_counts(c->mount).done_after_heal
+                                       : c->done_after_heal;
+    if (done == 0)
+        world_fail(w, "client %u got no answer after healing", c->number);
+    if (c->app != NULL)
+        app_check_end(c->app, t);
+    if (c->mount != NULL && c->process == 0)
+        mount_check_end(c->mount, t);
+}
+
 /* After healing everything has moved on, and nothing acknowledged is missing. */
 void check_end(struct world *w)
 {
@@ -332,11 +354,7 @@ void check_end(struct world *w)
             check_end_node(w, &w->nodes[i], applied);
     }
     for (unsigned i = 0; i < w->n_clients; i++) {
-        const struct app *app = w->clients[i].app;
-        if (app != NULL ? app_counts(app).done_after_heal == 0 : w->clients[i].done_after_heal == 0)
-            world_fail(w, "client %u got no answer after healing", i);
-        if (app != NULL)
-            app_check_end(w->clients[i].app, replica_table(leader->replica));
+        check_end_client(w, &w->clients[i], replica_table(leader->replica));
     }
 }
 

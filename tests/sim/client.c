@@ -12,9 +12,22 @@ uint64_t client_clock_ns(const struct world *w, const struct client *c)
     return clock_local_ns(w->now_ns, c->drift_ppm, c->offset_ns);
 }
 
-void client_start(struct client *c, struct world *w, bool apps)
+/* Each mount has MOUNT_PROCESSES clients in a row. */
+static void client_start_mount(struct client *c, struct world *w)
 {
-    if (apps && world_chance(w, 600))
+    c->mount = mount_new(w, c->number, PATHS);
+    for (unsigned i = 1; i < MOUNT_PROCESSES; i++) {
+        c[i].mount = c->mount;
+        c[i].process = i;
+    }
+}
+
+void client_start(struct client *c, struct world *w, unsigned kinds)
+{
+    if (kinds == 2 && c->mount == NULL && c->number + MOUNT_PROCESSES <= w->n_clients &&
+        world_chance(w, 500))
+        client_start_mount(c, w);
+    else if (kinds >= 1 && c->mount == NULL && world_chance(w, 600))
         c->app = app_new(w, c->number, PATHS);
     c->drift_ppm = (int64_t)world_below(w, 6001) - 3000;
     c->offset_ns = world_below(w, 1000000) * MS;
@@ -26,12 +39,16 @@ void client_stop(struct client *c)
 {
     if (c->app != NULL)
         app_stop(c->app);
+    if (c->mount != NULL && c->process == 0)
+        mount_stop(c->mount);
 }
 
 void client_free(struct client *c)
 {
     if (c->app != NULL)
         app_free(c->app);
+    if (c->mount != NULL && c->process == 0)
+        mount_free(c->mount);
     for (unsigned i = 0; i < SLOTS; i++)
         buf_deinit(&c->requests[i].packed);
 }
@@ -240,10 +257,26 @@ static void client_act(struct world *w, struct client *c)
         ask_on_hold(w, c, path, LOCK_OP_RELEASE);
 }
 
+/* In the end everything is given back, so that whoever waits must get it. */
+static void client_give_back(struct world *w, struct client *c)
+{
+    for (unsigned i = 0; i < PATHS; i++) {
+        if (c->beliefs[i].token == 0)
+            continue;
+        ask_on_hold(w, c, i, LOCK_OP_RELEASE);
+        return;
+    }
+}
+
 void client_think(struct world *w, struct client *c)
 {
     uint64_t now_ns = client_clock_ns(w, c);
     world_event(w, EVENT_CLIENT, c->number, world_between(w, 5 * MS, 120 * MS));
+    if (c->mount != NULL) {
+        if (mount_asleep_ns(c->mount) <= w->now_ns)
+            mount_think(c->mount, c->process);
+        return;
+    }
     if (c->app != NULL) {
         if (app_asleep_ns(c->app) <= w->now_ns)
             app_think(c->app);
@@ -261,7 +294,10 @@ void client_think(struct world *w, struct client *c)
     }
     if (!c->requests[SLOT_KEEPALIVE].active && now_ns >= c->keepalive_at_ns)
         ask_keepalive(w, c);
-    if (!c->requests[SLOT_OP].active && world_chance(w, 700))
+    bool quiet = w->healed && w->now_ns > w->heal_ns + QUIET_NS;
+    if (!c->requests[SLOT_OP].active && quiet)
+        client_give_back(w, c);
+    else if (!c->requests[SLOT_OP].active && world_chance(w, 700))
         client_act(w, c);
 }
 

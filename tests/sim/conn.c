@@ -24,6 +24,7 @@ static void on_free(struct call *call)
     struct client_conn *k = call->arg;
     if (--k->n_refs > 0)
         return;
+    site_enter(k->site);
     buf_deinit(&k->in);
     buf_deinit(&k->out);
     k->config.handler->on_freed(k->config.freed_arg);
@@ -57,6 +58,7 @@ static void flush(struct client_conn *k)
 static void on_flush(struct call *call)
 {
     struct client_conn *k = call->arg;
+    site_enter(k->site);
     k->flushing = false;
     if (!k->closed)
         flush(k);
@@ -83,6 +85,7 @@ static void on_timeout(struct call *call)
         return;
     }
     if (!k->closed && !k->ready) {
+        site_enter(k->site);
         k->config.handler->on_wake(k->config.arg);
         lose(k, UV_ETIMEDOUT);
     }
@@ -121,6 +124,7 @@ static void on_bytes(void *arg, struct bytes bytes)
     struct bytes body;
     size_t at = 0, size;
     int rv = 1;
+    site_enter(k->site);
     k->n_refs++; /* Whatever is called may close it. */
     k->config.handler->on_wake(k->config.arg);
     if (!k->closed) {
@@ -150,6 +154,7 @@ static void on_cable_lost(void *arg, int error)
 {
     struct client_conn *k = arg;
     k->cable = NULL;
+    site_enter(k->site);
     k->config.handler->on_wake(k->config.arg);
     lose(k, error);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "raftstore/base/log.h"
 #include "raftstore/node/replica_rule.h"
 
 static const char *const rule_names[RULE_N] = {
@@ -125,7 +126,22 @@ struct totals {
     uint64_t seeds, events, entries, elections, crashes, images, snapshots, done, grants, reads,
         changes, shared_slots, renamed;
     struct app_counts apps;
+    struct mount_counts mounts;
 };
+
+static void mounts_add(struct mount_counts *t, const struct mount_counts *m)
+{
+    t->calls += m->calls;
+    t->leases += m->leases;
+    t->flocks += m->flocks;
+    t->waits += m->waits;
+    t->renewals += m->renewals;
+    t->interrupts += m->interrupts;
+    t->kills += m->kills;
+    t->daemon_kills += m->daemon_kills;
+    t->stale += m->stale;
+    t->timeouts += m->timeouts;
+}
 
 static void apps_add(struct app_counts *t, const struct app_counts *a)
 {
@@ -161,6 +177,10 @@ static void totals_add(struct totals *t, const struct world *w)
             struct app_counts a = app_counts(w->clients[i].app);
             apps_add(&t->apps, &a);
         }
+        if (w->clients[i].mount != NULL && w->clients[i].process == 0) {
+            struct mount_counts m = mount_counts(w->clients[i].mount);
+            mounts_add(&t->mounts, &m);
+        }
     }
 }
 
@@ -183,6 +203,13 @@ static void totals_print(const struct totals *t)
            (unsigned long long)t->apps.canceled, (unsigned long long)t->apps.timeouts,
            (unsigned long long)t->apps.lost, (unsigned long long)t->apps.sessions_lost,
            (unsigned long long)t->apps.resumed, (unsigned long long)t->apps.crashes);
+    printf("the mounts: %llu calls, %llu leases, %llu flocks, %llu waited, %llu renewals, %llu "
+           "interrupts, %llu killed, %llu daemons killed, %llu ESTALE, %llu ETIMEDOUT\n",
+           (unsigned long long)t->mounts.calls, (unsigned long long)t->mounts.leases,
+           (unsigned long long)t->mounts.flocks, (unsigned long long)t->mounts.waits,
+           (unsigned long long)t->mounts.renewals, (unsigned long long)t->mounts.interrupts,
+           (unsigned long long)t->mounts.kills, (unsigned long long)t->mounts.daemon_kills,
+           (unsigned long long)t->mounts.stale, (unsigned long long)t->mounts.timeouts);
 }
 
 static uint64_t real_s(void)
@@ -212,6 +239,7 @@ int main(int argc, char **argv)
     bool failed = false;
     if (!arguments_parse(&a, argc, argv))
         return usage();
+    log_set_level(LOG_LEVEL_ERROR); /* Of the product's own code: it speaks of what we do to it. */
     struct world *w = xcalloc(1, sizeof *w);
     for (uint64_t seed = a.first; seed <= a.last && !failed; seed++) {
         if (a.budget_s != 0 && real_s() - begin_s >= a.budget_s)

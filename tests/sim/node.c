@@ -239,7 +239,10 @@ bool world_is_cut(const struct world *w, unsigned app, unsigned node, enum cable
 
 uint64_t world_app_asleep_ns(const struct world *w, unsigned app)
 {
-    return w->clients[app].app != NULL ? app_asleep_ns(w->clients[app].app) : 0;
+    const struct client *c = &w->clients[app];
+    return c->mount != NULL ? mount_asleep_ns(c->mount)
+           : c->app != NULL ? app_asleep_ns(c->app)
+                            : 0;
 }
 
 uint64_t world_node_asleep_ns(const struct world *w, unsigned node)

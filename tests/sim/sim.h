@@ -15,6 +15,7 @@
 #include "raftstore/node/replica.h"
 #include "raftstore/wire/pack.h"
 #include "tests/sim/app.h"
+#include "tests/sim/mount.h"
 #include "tests/sim/serve.h"
 #include "tests/sim/world.h"
 
@@ -156,6 +157,8 @@ struct client {
     unsigned number;
     struct app *app; /* Uses the product's client library; then nothing below counts.  NULL = it is
                         modelled by client.c. */
+    struct mount *mount; /* It is this process of a mount; likewise. */
+    unsigned process;
     int64_t drift_ppm;
     uint64_t offset_ns;
     unsigned guess; /* Node to ask. */
@@ -272,7 +275,8 @@ void node_turn(struct node *n); /* Ask for the end of the turn. */
 extern const struct replica_io node_io;
 
 /* client.c */
-void client_start(struct client *c, struct world *w, bool apps);
+/* The kinds: all modelled; or some applications; or some mounts, too. */
+void client_start(struct client *c, struct world *w, unsigned kinds);
 void client_think(struct world *w, struct client *c);
 void client_reply(struct world *w, struct client *c, const struct event *e);
 void client_retry(struct world *w, struct client *c, const struct event *e);

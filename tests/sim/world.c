@@ -210,7 +210,7 @@ static void world_init(struct world *w, const struct options *o)
     w->n_nodes = w->n_voters + (o->members ? 2 : 0);
     w->n_clients = (unsigned)world_between(w, 4, CLIENTS_MAX);
     world_members(w);
-    bool apps = world_chance(w, 500);
+    unsigned kinds = (unsigned)world_below(w, 3);
     for (unsigned i = 0; i < w->n_nodes; i++) {
         struct node *n = &w->nodes[i];
         n->world = w;
@@ -221,7 +221,7 @@ static void world_init(struct world *w, const struct options *o)
     }
     for (unsigned i = 0; i < w->n_clients; i++) {
         w->clients[i].number = i;
-        client_start(&w->clients[i], w, apps);
+        client_start(&w->clients[i], w, kinds);
     }
     world_event(w, EVENT_FAULT, 0, 1500 * MS);
 }

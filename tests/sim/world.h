@@ -14,6 +14,9 @@
 
 struct world;
 
+#define QUIET_NS                                                                                   \
+    (7 * NS_PER_S) /* So long after healing nothing new is begun, and all is given back. */
+
 /* A function to be called at a later instant. */
 struct call {
     void (*fn)(struct call *c); /* Its memory goes after the return. */
