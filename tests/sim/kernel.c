@@ -63,6 +63,8 @@ static int answer(fuse_req_t r, int error)
         world_fail(w, "the daemon answers a request twice");
     r->answered = true;
     r->answer.error = error;
+    if (error == 0 && r->check != NULL && !r->abandoned)
+        r->check(r->arg, &r->answer);
     world_call(w, world_below(w, 50000), on_answer, r);
     return 0;
 }

@@ -28,6 +28,8 @@ struct fuse_req {
     struct answer answer;
     bool answered;
     bool abandoned; /* Nobody is told. */
+    /* The moment that the daemon says yes; NULL: nothing is to be looked at. */
+    void (*check)(void *arg, const struct answer *a);
     /* When it is answered; NULL: nobody waits. */
     void (*done)(void *arg, const struct answer *a);
     void *arg;

@@ -228,6 +228,25 @@ static void on_created(struct process *p, const struct answer *a)
     believe(p);
 }
 
+/* A lock that is told to be there can be relied on, at least at that moment. */
+static void check_created(void *arg, const struct answer *a)
+{
+    const struct process *p = arg;
+    const struct handle *h = (const struct handle *)(uintptr_t)a->fi.fh;
+    if (h->hold == NULL || now_ns(p->mount) >= client_lease_deadline_boot_ns(h->hold->lease))
+        world_fail(p->mount->site.world, "process %u.%u is given a lease that is over",
+                   p->mount->site.number, p->slot);
+}
+
+static void check_flocked(void *arg, const struct answer *a)
+{
+    const struct process *p = arg;
+    (void)a;
+    if ((p->flock_op & LOCK_UN) == 0 && !client_session_live(p->mount->client))
+        world_fail(p->mount->site.world, "process %u.%u is given a lock of a session that is over",
+                   p->mount->site.number, p->slot);
+}
+
 static void new_file(struct process *p, int flags)
 {
     struct mount *m = p->mount;
@@ -251,7 +270,9 @@ static void on_looked_excl(struct process *p, const struct answer *a)
     } else if (!p->killed) {
         new_file(p, O_CREAT | O_EXCL | O_RDWR);
         struct fuse_file_info fi = p->fi;
-        ops_create(call(p, "create", on_created), INODE_ROOT, name_of(p, name), 0644, &fi);
+        fuse_req_t r = call(p, "create", on_created);
+        r->check = check_created;
+        ops_create(r, INODE_ROOT, name_of(p, name), 0644, &fi);
     }
 }
 
@@ -371,6 +392,7 @@ static void do_flock(struct process *p, int op)
                         : (op & LOCK_EX) != 0 ? "flock -x"
                                               : "flock -s",
                         on_flocked);
+    r->check = check_flocked;
     if ((op & (LOCK_NB | LOCK_UN)) == 0) {
         p->due_ns = UINT64_MAX;
         p->mount->counts.waits++;
