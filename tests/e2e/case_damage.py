@@ -124,10 +124,16 @@ def main(t):
     node.kill()
     truncate(files(node, "meta.db")[0])
     refuses(node, files(node, "meta.db")[0], "meta.db truncated")
-    new = c.add_node(4)
+    # On the same machine, at the same addresses, as README.md says.
+    new = c.add_node(4, ports=(node.raft_port, node.client_port))
     new.joining = True
     new.data = node.data + ".new"
     new.start()
+    done = c.cli("member", "replace", 1 if node.id != 1 else 2,
+                 f"5={c.nodes[1 if node.id != 1 else 2].raft_address},127.0.0.1:9", "--timeout", "2s",
+                 ok=False)
+    check(done.returncode != 0 and "still speaks" in done.stderr,
+          f"a living node was replaced at its own address: {done.stderr}")
     c.cli("member", "replace", node.id, new.member)
     del c.nodes[node.id]
     new.joining = False

@@ -259,6 +259,36 @@ static int remove_node(struct cli *cli, uint64_t id)
     return change_node(cli, HF__ADMIN__WHAT__MEMBER_REMOVE, id, "member remove");
 }
 
+/* Wait until nothing was heard of a node for so long that it is taken for dead.
+ *
+ * Return: false when it still speaks. */
+static bool wait_until_silent(struct cli *cli, uint64_t id)
+{
+    struct members all;
+    for (unsigned i = 0; i < HEARD_TRIES && cli_left_ms(cli) > RETRY_MS; i++) {
+        if (get_members(cli, &all) == 0 && id != all.leader_id &&
+            find(&all, id).silent_ms > SILENT_MS)
+            return true;
+        cli_sleep(cli, HEARD_POLL_MS);
+    }
+    return false;
+}
+
+/* The new node is where the old one was: two members can't have one address, so the old one must
+ * go first.  It is dead, or the new one could not be there. */
+static int replace_in_place(struct cli *cli, uint64_t old_id, const struct member *fresh)
+{
+    if (!wait_until_silent(cli, old_id))
+        return cli_fail(EXIT_REFUSED,
+                        "member replace: node %" PRIu64 " still speaks at the address of the new "
+                        "one: stop it first",
+                        old_id);
+    int code = remove_node(cli, old_id);
+    if (code == EXIT_DONE)
+        code = add_node(cli, fresh);
+    return code == EXIT_DONE ? promote_node(cli, fresh->id) : code;
+}
+
 /* Replace a node by a new one.
  *
  * The new one first catches up as a standby, which risks nothing.  If the old one is dead it is
@@ -276,6 +306,8 @@ static int replace_node(struct cli *cli, uint64_t old_id, const struct member *f
     bool added = find(&all, fresh->id).role != -1;
     if (old.role == -1 && !added)
         return cli_fail(EXIT_REFUSED, "member replace: there is no node %" PRIu64, old_id);
+    if (old.role == HF__MEMBER__ROLE__VOTER && !added && strcmp(old.raft, fresh->raft) == 0)
+        return replace_in_place(cli, old_id, fresh);
     bool dead = old.silent_ms > SILENT_MS && old_id != all.leader_id;
     int code = added ? EXIT_DONE : add_node(cli, fresh);
     if (code == EXIT_DONE && old.role != -1 && dead)

@@ -4,6 +4,7 @@ A case is a script with a function main(t) that runs `cluster.run_case(main)`.  
 private directory and knows the build; whatever it started is ended when the case is over, and a
 daemon that ended by itself, or left a sanitizer's report, makes the case fail.
 """
+import contextlib
 import ctypes
 import errno
 import json
@@ -27,7 +28,9 @@ PROGRAMS = {
     "holdfast": ["tools/holdfast", "tools/cli/holdfast"],
     "holdfast-bench": ["tools/holdfast-bench"],
     "holdfast-gateway": ["gateway/holdfast-gateway"],
-    "chaos_worker": ["tests/e2e/chaos_worker"],
+    "linear_worker": ["tests/linear/linear_worker"],
+    "linear_network": ["tests/linear/linear_network"],
+    "clockio.so": ["tests/linear/clockio.so"],
     "failio.so": ["tests/e2e/failio.so"],
     "lockf_locker": ["tests/e2e/lockf_locker"],
 }
@@ -71,7 +74,9 @@ def wait_for(what, seconds, function, pause=0.02):
 class Process:
     """A program in its own process group, with its output in a log file."""
 
-    def __init__(self, test, name, argv, env=None):
+    def __init__(self, test, name, argv, env=None, place=None):
+        """`place`: where it runs (a network name space: linear/network.py); None: here."""
+        argv = place.argv(argv) if place else argv
         self.test = test
         self.name = name
         self.log = os.path.join(test.directory, name + ".log")
@@ -159,7 +164,8 @@ class Process:
 
 
 class Node:
-    def __init__(self, cluster, number, host, raft_port, client_port):
+    def __init__(self, cluster, number, host, raft_port, client_port, place=None):
+        self.place = place
         self.cluster = cluster
         self.id = number
         self.host = host
@@ -183,7 +189,7 @@ class Node:
         if c.certificates:
             argv += ["--tls", c.tls(f"node/{self.id}")]
         argv += [*c.options, *options]
-        self.process = Process(c.test, f"node{self.id}", argv, env)
+        self.process = Process(c.test, f"node{self.id}", argv, env, self.place)
         return self
 
     def kill(self):
@@ -193,6 +199,10 @@ class Node:
         return self.process is not None and self.process.alive()
 
     def connect(self, timeout=5.0):
+        with self.place.inside() if self.place else contextlib.nullcontext():
+            return self.connect_here(timeout)
+
+    def connect_here(self, timeout):
         return wire.Client(self.host, self.client_port, timeout, self.cluster.tls("client/test"))
 
     def status(self, timeout=1.0):
@@ -210,8 +220,10 @@ class Node:
 
 
 class Mount:
-    def __init__(self, cluster, name, nodes, options):
+    def __init__(self, cluster, name, nodes, options, place=None, env=None):
         self.cluster = cluster
+        self.place = place
+        self.env = env
         self.name = name
         self.dir = os.path.join(cluster.test.directory, "mnt-" + name)
         os.makedirs(self.dir, exist_ok=True)
@@ -219,11 +231,16 @@ class Mount:
         self.options = options
         self.start()
 
-    def start(self):
+    def spawn(self):
+        """Start its daemon; when it is mounted ready() is true."""
         argv = [self.cluster.test.program("mount.holdfast"), self.source, self.dir, "-f"]
         if self.options:
             argv += ["-o", self.options]
-        self.process = Process(self.cluster.test, "mount-" + self.name, argv)
+        self.process = Process(self.cluster.test, "mount-" + self.name, argv, self.env,
+                               self.place)
+
+    def start(self):
+        self.spawn()
         wait_for(f"mount {self.name}", 20, self.ready)
 
     def ready(self):
@@ -322,9 +339,10 @@ class Cluster:
     def bracket(host):
         return f"[{host}]" if ":" in host else host
 
-    def add_node(self, number, host=None):
+    def add_node(self, number, host=None, ports=None):
         host = host or self.host
-        node = Node(self, number, host, self.test.free_port(host), self.test.free_port(host))
+        ports = ports or (self.test.free_port(host), self.test.free_port(host))
+        node = Node(self, number, host, *ports)
         self.nodes[number] = node
         return node
 
@@ -381,12 +399,13 @@ class Cluster:
 
     def cli(self, *arguments, cluster=None, timeout=30, ok=True):
         """Run the CLI; returns the completed process."""
+        place = next(iter(self.nodes.values())).place if self.nodes else None
         argv = [self.test.program("holdfast"), *map(str, arguments), "--cluster",
                 cluster or self.addresses()]
         if self.certificates:
             argv += ["--tls", self.tls("client/test")]
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=timeout, check=False)
+        done = subprocess.run(place.argv(argv) if place else argv, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=timeout, check=False)
         if REPORT.search(done.stderr):
             raise Failed(f"{' '.join(argv)}: {done.stderr[-1500:]}")
         if ok and done.returncode != 0:

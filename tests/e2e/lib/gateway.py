@@ -27,19 +27,21 @@ class Answer:
 class Gateway:
     """A gateway of a cluster; without tokens unless options say otherwise."""
 
-    def __init__(self, cluster, name="1", options=("--no-auth",), nodes=None, env=None, host="127.0.0.1"):
+    def __init__(self, cluster, name="1", options=("--no-auth",), nodes=None, env=None, host="127.0.0.1",
+                 place=None, port=None):
         self.test = cluster.test
+        self.place = place
         self.host = host
-        self.port = cluster.test.free_port(host)
+        self.port = port or cluster.test.free_port(host)
         self.name = "gateway" + name
-        self.argv = [cluster.test.program("holdfast-gateway"), "--listen", f"{host}:{self.port}",
+        self.argv = [cluster.test.program("holdfast-gateway"), "--listen", f"{self.host}:{self.port}",
                      "--cluster", nodes or cluster.addresses(), *options]
         self.env = env
         self.record = None  # A list gets [method, path, status, content type, body] of each answer.
         self.start()
 
     def start(self):
-        self.process = Process(self.test, self.name, self.argv, self.env)
+        self.process = Process(self.test, self.name, self.argv, self.env, self.place)
         return self
 
     def wait_ready(self, seconds=20):
@@ -54,7 +56,11 @@ class Gateway:
         return self
 
     def connection(self, timeout=30):
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        c = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        if self.place:
+            with self.place.inside():
+                c.connect()
+        return c
 
     def socket(self, timeout=30):
         s = socket.create_connection((self.host, self.port), timeout)

@@ -1,0 +1,372 @@
+#!/usr/bin/python3
+"""The linearizability checker judged: good histories pass, each kind of anomaly is found, and on small
+random histories it says what a naive search through everything says.
+
+    tests/linear/test_linear.py [--compare N]     N: how many small histories are compared
+"""
+import argparse
+import os
+import random
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import generate  # noqa: E402
+import linearize  # noqa: E402
+import naive  # noqa: E402
+from history import History  # noqa: E402
+
+STYLES = ("oexcl", "http", "native", "flock", "fcntl")
+N_COMPARE = 1500
+
+
+def parse(text):
+    """A history by hand, times in ms."""
+    h = History()
+    for line in text.strip().splitlines():
+        ms, rest = line.split(None, 1)
+        h.line(f"{int(float(ms) * 1e6)} {rest}")
+    assert not h.problems, h.problems
+    h.ops.sort(key=lambda op: op.inv)
+    for i, op in enumerate(h.ops):
+        op.id = i
+    return h
+
+
+def verdict(text):
+    h = parse(text)
+    return linearize.judge(h.ops, h.ends)
+
+
+class Hand(unittest.TestCase):
+    def good(self, text):
+        v = verdict(text)
+        self.assertTrue(v.good, f"{v.op and v.op.text()}; before: {v.states}")
+
+    def bad(self, text, at=None):
+        v = verdict(text)
+        self.assertFalse(v.good, text)
+        self.assertTrue(v.certain)
+        if at is not None:
+            self.assertEqual((v.op.client, v.op.n), at)
+
+    def test_cycle(self):
+        self.good("""
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=oexcl ttl_ms=1000
+            4 r b 1 refused why=held
+            5 i a 2 release k by=oexcl of=1 token=1
+            6 i b 2 acquire k by=oexcl ttl_ms=1000
+            7 r b 2 ok token=2
+            8 r a 2 ok""")
+
+    def test_double_grant(self):
+        self.bad("""
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=oexcl ttl_ms=1000
+            4 r b 1 ok token=2""", ("b", 1))
+
+    def test_expiry(self):
+        text = """
+            0 i a 1 acquire k by=http ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=http ttl_ms=1000
+            {} r b 1 ok token=2"""
+        self.bad(text.format(999))
+        self.good(text.format(1001))
+
+    def test_expiry_of_a_mount_comes_by_its_own_deadline(self):
+        text = """
+            0 i a 1 acquire k by=oexcl ttl_ms=1280
+            2 r a 1 ok token=1
+            3 i b 1 read k by=oexcl
+            {} r b 1 ok tokens="""
+        self.bad(text.format(1264))
+        self.good(text.format(1266))
+
+    def test_renewal_moves_the_end(self):
+        text = """
+            0 i a 1 acquire k by=http ttl_ms=100
+            2 r a 1 ok token=1
+            50 i a 2 renew k by=http of=1 token=1 ttl_ms=100
+            52 r a 2 ok
+            60 i b 1 acquire k by=http ttl_ms=100
+            {} r b 1 ok token=2"""
+        self.bad(text.format(149))
+        self.good(text.format(151))
+
+    def test_renewal_may_shorten(self):
+        self.good("""
+            0 i a 1 acquire k by=http ttl_ms=100
+            2 r a 1 ok token=1
+            5 i a 2 renew k by=http of=1 token=1 ttl_ms=10
+            9 r a 2 unknown
+            10 i b 1 acquire k by=http ttl_ms=100
+            17 r b 1 ok token=2""")
+
+    def test_resurrected_lease(self):
+        self.bad("""
+            0 i a 1 acquire k by=http ttl_ms=10
+            2 r a 1 ok token=1
+            30 i b 1 read k by=http
+            31 r b 1 ok tokens=
+            32 i a 2 renew k by=http of=1 token=1 ttl_ms=10
+            33 r a 2 ok""")
+
+    def test_stale_read(self):
+        self.bad("""
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i a 2 release k by=oexcl of=1 token=1
+            4 r a 2 ok
+            5 i b 1 read k by=oexcl
+            6 r b 1 ok tokens=1/a""", ("b", 1))
+
+    def test_read_beside_the_release_may_see_either(self):
+        for tokens in ("", "1/a"):
+            self.good(f"""
+                0 i a 1 acquire k by=oexcl ttl_ms=1000
+                2 r a 1 ok token=1
+                3 i a 2 release k by=oexcl of=1 token=1
+                4 i b 1 read k by=oexcl
+                5 r a 2 ok
+                6 r b 1 ok tokens={tokens}""")
+
+    def test_two_reads_go_one_way(self):
+        self.bad("""
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i a 2 release k by=oexcl of=1 token=1
+            4 i b 1 read k by=oexcl
+            5 r b 1 ok tokens=
+            6 i b 2 read k by=oexcl
+            7 r b 2 ok tokens=1/a
+            9 r a 2 ok""", ("b", 2))
+
+    def test_refusal_without_a_holder(self):
+        self.bad("""
+            0 i b 1 acquire k by=oexcl ttl_ms=1000
+            1 r b 1 refused why=held""")
+
+    def test_refusal_names_its_owner(self):
+        text = """
+            0 i a 1 acquire k by=http ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=http ttl_ms=1000
+            4 r b 1 refused why=held owner={}"""
+        self.good(text.format("a"))
+        self.bad(text.format("c"))
+
+    def test_refusal_by_an_untold_grant(self):
+        text = """
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 unknown
+            3 i b 1 acquire k by=oexcl ttl_ms=1000
+            4 r b 1 refused why=held
+            5 i b 2 acquire k by=oexcl ttl_ms=1000
+            6 r b 2 ok token=5"""
+        self.good(text)
+        self.bad(text + """
+            7 i c 1 acquire k by=oexcl ttl_ms=1000
+            8 r c 1 ok token=6""", ("c", 1))
+        # It has been and is gone: it can't come a second time.
+        self.bad(text + """
+            7 i b 3 release k by=oexcl of=2 token=5
+            8 r b 3 ok
+            9 i c 1 acquire k by=oexcl ttl_ms=1000
+            10 r c 1 refused why=held""", ("c", 1))
+
+    def test_untold_grant_is_named_later(self):
+        text = """
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 unknown
+            3 i b 1 read k by=oexcl
+            4 r b 1 ok tokens=7/{}
+            5 i b 2 read k by=oexcl
+            6 r b 2 ok tokens={}/?
+            7 i b 3 acquire k by=oexcl ttl_ms=1000
+            8 r b 3 ok token={}"""
+        self.good(text.format("a", 7, 8))
+        self.bad(text.format("c", 7, 8), ("b", 1))
+        self.bad(text.format("a", 8, 9), ("b", 2))
+        self.bad(text.format("a", 7, 6), ("b", 3))
+
+    def test_untold_release(self):
+        text = """
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 ok token=1
+            {} i a 2 release k by=oexcl of=1 token=1
+            9 r a 2 unknown
+            3 i b 1 acquire k by=oexcl ttl_ms=1000
+            4 r b 1 ok token=2"""
+        self.good(text.format(2.5))
+        self.bad(text.format(5))
+
+    def test_lost_release(self):
+        self.bad("""
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i a 2 release k by=oexcl of=1 token=1
+            4 r a 2 ok
+            5 i b 1 acquire k by=oexcl ttl_ms=1000
+            6 r b 1 refused why=held""", ("b", 1))
+
+    def test_tokens_grow(self):
+        text = """
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 ok token=5
+            3 i a 2 release k by=oexcl of=1 token=5
+            4 r a 2 ok
+            5 i b 1 acquire k by=oexcl ttl_ms=1000
+            6 r b 1 ok token={}"""
+        self.good(text.format(6))
+        self.bad(text.format(5))
+        self.bad(text.format(4))
+
+    def test_shared(self):
+        text = """
+            0 i a 1 acquire k by=flock mode=s
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=flock mode={}
+            4 r b 1 ok token=2
+            5 i a 2 check k by=flock of=1 token=1
+            6 r a 2 ok"""
+        self.good(text.format("s"))
+        self.bad(text.format("x"))
+
+    def test_session_hold_is_lost(self):
+        text = """
+            0 i a 1 acquire k by=flock
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=flock
+            40 r b 1 ok token=2
+            41 i a 2 check k by=flock of=1 token=1
+            42 r a 2 """
+        self.good(text + "refused why=lost")
+        self.bad(text + "ok", ("b", 1))
+
+    def test_ranges(self):
+        text = """
+            0 i a 1 acquire k by=fcntl lo=0 hi=10
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=fcntl lo={} hi=20
+            4 r b 1 ok token=2
+            5 i a 2 check k by=fcntl of=1 token=1
+            6 r a 2 ok"""
+        self.good(text.format(10))
+        self.bad(text.format(9))
+
+    def test_waiter_refuses_others(self):
+        text = """
+            0 i a 1 acquire k by=flock mode=s
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=flock wait={}
+            4 i c 1 acquire k by=flock mode=s
+            5 r c 1 refused why=held
+            7 i a 2 release k by=flock of=1 token=1
+            8 r a 2 ok
+            9 r b 1 ok token=2"""
+        self.good(text.format(1))
+        self.bad(text.format(0), ("c", 1))
+
+    def test_killed_client_lets_go_of_a_session_hold_only(self):
+        text = """
+            0 i a 1 acquire k {}
+            2 r a 1 ok token=1
+            3 i a 2 check k {} of=1 token=1
+            4 r a 2 ok
+            5 x a
+            6 i b 1 acquire k by=oexcl ttl_ms=1000
+            7 r b 1 ok token=2"""
+        self.good(text.format("by=flock", "by=flock"))
+        self.bad(text.format("by=oexcl ttl_ms=1000", "by=oexcl"))
+
+    def test_acquired_again_by_its_owner(self):
+        text = """
+            0 i a 1 acquire k by=http ttl_ms=100
+            2 r a 1 unknown
+            3 i a 2 acquire k by=http ttl_ms=100
+            4 r a 2 ok token=1
+            50 i a 3 acquire k by=http ttl_ms=100
+            51 r a 3 ok token=1
+            52 i b 1 acquire k by=http ttl_ms=100
+            {} r b 1 ok token=2"""
+        self.good(text.format(151))
+        self.bad(text.format(149))
+
+    def test_rename(self):
+        text = """
+            0 i a 1 acquire k1 by=rename ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i a 2 rename k1 to=k2 by=rename of=1 token=1
+            9 r a 2 {}
+            4 i b 1 acquire {} by=rename ttl_ms=1000
+            5 r b 1 ok token=2
+            10 i c 1 acquire k2 by=rename ttl_ms=1000
+            11 r c 1 refused why=held"""
+        self.good(text.format("ok", "k1"))
+        self.bad(text.format("ok", "k2"), ("a", 2))
+        self.good(text.format("unknown", "k1"))
+        self.good(text.format("unknown", "k2"))
+        self.bad(text.format("refused why=held", "k1"))
+
+    def test_cut_line_is_a_problem(self):
+        h = History()
+        h.line("12 i a 1")
+        h.line("13 r a 1 ok token=1")
+        self.assertEqual(len(h.problems), 2)
+
+
+class Random(unittest.TestCase):
+    def histories(self, n, **options):
+        for seed in range(n):
+            style = STYLES[seed % len(STYLES)]
+            yield seed, style, generate.Generator(seed, style=style, **options).run()
+
+    def test_good_ones_pass(self):
+        for unknown in (0.0, 0.1, 0.3):
+            for seed, style, h in self.histories(100, n_ops=120, clients=6, unknown=unknown):
+                v = linearize.judge(h.ops, h.ends)
+                self.assertTrue(v.good, f"{style} seed {seed} unknown {unknown}: {v}")
+
+    def test_each_anomaly_is_found(self):
+        for name, spoil in generate.SPOILS.items():
+            n = 0
+            for seed, style, h in self.histories(60, n_ops=60):
+                if style == "fcntl" or name == "resurrected" and style == "flock":
+                    continue
+                if not spoil(h, random.Random(seed)):
+                    continue
+                n += 1
+                v = linearize.judge(h.ops, h.ends)
+                self.assertFalse(v.good, f"{name} in {style} seed {seed} was not found:\n" +
+                                 "\n".join(o.text() for o in h.ops))
+                self.assertTrue(v.certain, name)
+            self.assertGreater(n, 5, name)
+
+    def test_as_a_naive_search_says(self):
+        said = {True: 0, False: 0}
+        for seed in range(N_COMPARE):
+            rng = random.Random(seed)
+            style = STYLES[seed % len(STYLES)]
+            h = generate.Generator(seed, style=style, clients=rng.randrange(2, 5),
+                                   n_ops=rng.randrange(4, 10), ttl_ms=rng.choice([12, 30, 100]),
+                                   unknown=rng.choice([0, 0.2, 0.5])).run()
+            if rng.random() < 0.7:
+                generate.scramble(h, rng)
+            v = linearize.judge(h.ops, h.ends)
+            wanted = naive.judge(h.ops)
+            said[wanted] += 1
+            self.assertEqual(v.good, wanted, f"{style} seed {seed}: {v}\n" +
+                             "\n".join(o.text() for o in h.ops))
+        self.assertGreater(min(said.values()), N_COMPARE // 20, said)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--compare", type=int, default=N_COMPARE)
+    known, rest = parser.parse_known_args()
+    N_COMPARE = known.compare
+    unittest.main(argv=[sys.argv[0], *rest])
