@@ -94,6 +94,7 @@ class Search:
         self.given = {}      # Token: the acquire that was told it (over HTTP, where that may be
                              # the second of its client: the client).
         self.longest = {}    # Client: the longest ttl that it ever asked for.
+        self.renames = any(op.to for op in ops)  # Several names: several holders.
         self.index()
 
     # ---- what is known beforehand ----
@@ -299,7 +300,8 @@ class Search:
     def bind(self, c, i, token):
         """The unknown token of a hold becomes known."""
         grant = self.by_id[c.holds[i].grant]
-        alone = grant.exclusive and grant.lo == 0 and grant.hi == FOREVER
+        # Where nothing can have been granted since, the token is the highest.
+        alone = grant.exclusive and grant.lo == 0 and grant.hi == FOREVER and not self.renames
         if any(h.token == token for h in c.holds) or alone and token <= c.highest or \
                 self.given.get(token, grant) not in (grant, grant.client):
             return []

@@ -54,23 +54,42 @@ def smallest(ops, history, verdict, seconds=30):
     as that is so (A. Zeller, R. Hildebrandt, Simplifying failure-inducing input, 2002)."""
     end = time.monotonic() + seconds
     part = [op for op in ops if op.inv <= verdict.at]
+    # A token is always inexplicable without the acquire that may have got it.
+    tokens = {verdict.op.token, *(t for t, _ in verdict.op.tokens)} - {0}
+    clients = {verdict.op.client, verdict.op.owner, *(c for _, c in verdict.op.tokens)}
+    needed = {op.id for op in part if op.token in tokens or op.client in clients and (
+        op.kind == "acquire" and op.outcome != "refused" and not op.token or
+        op.kind == "rename" and op.outcome == "unknown")}
 
     def fails(some):
         v = linearize.judge(some, history.ends, history.drift)
         return not v.good and v.op is verdict.op
 
-    size = max(1, len(part) // 2)
+    # All that belongs to one hold goes together, or what is left fails for another reason.
+    holds = {}
+    for op in part:
+        if op.id not in needed and op is not verdict.op:
+            n = op.n if op.kind in ("acquire", "read") else op.of or op.token
+            holds.setdefault((op.client, n), []).append(op)
+    units = list(holds.values())
+    fixed = [op for op in part if op.id in needed or op is verdict.op]
+
+    def together(some):
+        return sorted(fixed + [op for unit in some for op in unit], key=lambda op: op.inv)
+
+    size = max(1, len(units) // 2)
     while time.monotonic() < end:
-        at, before = 0, len(part)
-        while at < len(part) and time.monotonic() < end:
-            rest = part[:at] + part[at + size:]
-            if verdict.op in rest and fails(rest):
-                part = rest
+        at, before = 0, len(units)
+        while at < len(units) and time.monotonic() < end:
+            rest = units[:at] + units[at + size:]
+            if fails(together(rest)):
+                units = rest
             else:
                 at += size
-        if size == 1 and len(part) == before:
+        if size == 1 and len(units) == before:
             break
         size = max(1, size // 2)
+    part = together(units)
     return part
 
 

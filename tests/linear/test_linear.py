@@ -312,6 +312,17 @@ class Hand(unittest.TestCase):
         self.good(text.format("unknown", "k2"))
         self.bad(text.format("refused why=held", "k1"))
 
+    def test_names_of_a_rename_are_held_by_several(self):
+        self.good("""
+            0 i a 1 acquire k1 by=rename ttl_ms=1000
+            2 r a 1 ok
+            3 i b 1 acquire k2 by=rename ttl_ms=1000
+            4 r b 1 ok token=7
+            5 i b 2 rename k2 to=k1 by=rename of=1 token=7
+            6 r b 2 refused why=held
+            7 i c 1 read k1 by=rename
+            8 r c 1 ok tokens=5/a""")
+
     def test_cut_line_is_a_problem(self):
         h = History()
         h.line("12 i a 1")
