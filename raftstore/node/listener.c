@@ -200,6 +200,7 @@ void listener_adopt(struct listener *l, struct stream *s)
     TAILQ_INSERT_TAIL(&l->fresh, c, link);
     l->n_conns++;
     l->stats.accepted++;
+    stream_share(s);
     if (stream_start(s, &conn_ops, c, HELLO_BYTES_MAX, 0) < 0)
         conn_close(c);
 }

@@ -3,10 +3,11 @@
  * It speaks the protocol and knows nothing of Raft: what to do with a request comes from the node
  * through `struct listener_config`, what came of it goes back with listener_done_*().
  *
- * Bounds: connections, requests in flight per connection, frames, subscribers' prefixes, and output
- * that a client does not read (it is then disconnected; events can be resumed by index), for each
- * and for all together.  A
- * connection that does not say hello in time is closed.  All on the loop's thread. */
+ * Bounds: connections, requests in flight per connection (reads, commands and an operator's
+ * requests each by themselves; sessions' keepalives always have room), frames, subscribers'
+ * prefixes, and output that a client does not read (it is then disconnected; events can be resumed
+ * by index), for each and for all together.  A connection that does not say hello in time is
+ * closed.  All on the loop's thread. */
 #ifndef HOLDFAST_NODE_LISTENER_H
 #define HOLDFAST_NODE_LISTENER_H
 
@@ -20,7 +21,7 @@
 #include "holdfast.pb-c.h"
 
 #define LISTENER_CONNECTIONS_MAX 10000u
-#define LISTENER_REQUESTS_MAX    16384u               /* In flight on one connection. */
+#define LISTENER_REQUESTS_MAX    16384u               /* In flight on one connection, by kind. */
 #define LISTENER_OUTPUT_MAX      (16u * 1024 * 1024)  /* Not read by the client. */
 #define LISTENER_OUTPUT_TOTAL    (256u * 1024 * 1024) /* Of all clients together; beyond it, */
 #define LISTENER_OUTPUT_FAIR     (64u * 1024)         /* one that does not read may keep this. */
@@ -53,6 +54,7 @@ struct listener_config {
     enum replica_status (*submit)(void *arg,
                                   uint64_t now_ns,
                                   uint64_t request_id,
+                                  enum replica_urgency urgency,
                                   struct bytes command);
     /* A linearizable read: listener_read_done() follows if REPLICA_OK. */
     enum replica_status (*read)(void *arg, uint64_t now_ns, uint64_t request_id);

@@ -18,7 +18,7 @@ struct conn {
     struct listener *listener;
     struct stream *stream;
     struct request_list requests;
-    unsigned n_requests;
+    unsigned n_requests[REQUEST_KINDS];
     bool hello;
     bool doomed;            /* Does not read: to be closed at the flush. */
     uint64_t begin_ms;      /* When it was accepted; the clock's. */

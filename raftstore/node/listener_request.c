@@ -102,6 +102,12 @@ static int on_hello(struct conn *c, const Hf__ClientHello *h)
     return 0;
 }
 
+/* A client has one of these under way, or a few. */
+static bool is_keepalive(unsigned what)
+{
+    return what == LOCK_OP_SESSION_KEEPALIVE || what == LOCK_OP_SESSION_CLOSE;
+}
+
 /* A slot for a request, or NULL after the client was told that it has too many in flight. */
 static struct request *
 begin(struct conn *c, uint64_t frame_id, uint64_t now_ns, enum request_kind kind)
@@ -111,7 +117,7 @@ begin(struct conn *c, uint64_t frame_id, uint64_t now_ns, enum request_kind kind
         fail_status(c, frame_id, REPLICA_STOPPED, NULL);
         return NULL;
     }
-    if (c->n_requests >= LISTENER_REQUESTS_MAX) {
+    if (c->n_requests[kind] >= LISTENER_REQUESTS_MAX && !is_keepalive(l->what)) {
         fail(c, frame_id, HF__FAILURE__CODE__BUSY,
              "too many requests are in flight on this connection");
         return NULL;
@@ -122,7 +128,7 @@ begin(struct conn *c, uint64_t frame_id, uint64_t now_ns, enum request_kind kind
     r->begin_ns = now_ns;
     r->what = l->what;
     LIST_INSERT_HEAD(&c->requests, r, link);
-    c->n_requests++;
+    c->n_requests[kind]++;
     return r;
 }
 
@@ -131,9 +137,24 @@ static void end(struct listener *l, struct request *r)
     struct conn *c = r->owner;
     if (c != NULL) {
         LIST_REMOVE(r, link);
-        c->n_requests--;
+        c->n_requests[r->kind]--;
     }
     request_free(&l->requests, r);
+}
+
+static enum replica_urgency urgency_of(unsigned op)
+{
+    switch (op) {
+    case LOCK_OP_SESSION_KEEPALIVE:
+    case LOCK_OP_SESSION_CLOSE:
+        return REPLICA_KEEPALIVE;
+    case LOCK_OP_RENEW:
+    case LOCK_OP_RELEASE:
+    case LOCK_OP_CANCEL:
+        return REPLICA_UPKEEP;
+    default:
+        return REPLICA_ORDINARY;
+    }
 }
 
 static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
@@ -157,7 +178,8 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
     struct request *r = begin(c, frame_id, now_ns, REQUEST_COMMAND);
     if (r == NULL)
         return;
-    enum replica_status status = l->config.submit(l->config.arg, now_ns, request_id(r), bytes);
+    enum replica_status status =
+        l->config.submit(l->config.arg, now_ns, request_id(r), urgency_of(checked.op), bytes);
     if (status != REPLICA_OK) {
         end(l, r);
         fail_status(c, frame_id, status, NULL);

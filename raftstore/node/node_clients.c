@@ -22,12 +22,20 @@ static void clients_members(void *arg, struct arena *arena, Hf__NodeHello *hello
     hello->n_members = reply.n_members;
 }
 
-static enum replica_status
-clients_submit(void *arg, uint64_t now_ns, uint64_t request_id, struct bytes command)
+static enum replica_status clients_submit(void *arg,
+                                          uint64_t now_ns,
+                                          uint64_t request_id,
+                                          enum replica_urgency urgency,
+                                          struct bytes command)
 {
     struct node *n = arg;
-    return node_is_alive(n) ? replica_submit(n->replica, now_ns, request_id, command)
-                            : REPLICA_STOPPED;
+    if (!node_is_alive(n))
+        return REPLICA_STOPPED;
+    /* The shadow is behind, as while it writes a large snapshot: what it still has to apply is in
+     * memory. */
+    if (urgency == REPLICA_ORDINARY && shadow_backlog_bytes(n->shadow) > NODE_BACKLOG_BYTES_MAX)
+        return REPLICA_BUSY;
+    return replica_submit(n->replica, now_ns, request_id, urgency, command);
 }
 
 static enum replica_status clients_read(void *arg, uint64_t now_ns, uint64_t request_id)

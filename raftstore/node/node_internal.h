@@ -13,12 +13,14 @@
 
 #include <limits.h>
 
-#define NODE_READ_NS        UINT64_C(5000000000) /* Server side bound of a read. */
-#define NODE_ELECTION_MS    250u                 /* The replica's default. */
-#define NODE_STALL_LOUD_NS  UINT64_C(10000000)   /* A longer loop turn is logged. */
-#define NODE_COMPACT_MS     UINT64_C(120000)     /* An operator's COMPACT waits so long. */
-#define NODE_ADDRESS_BYTES  640                  /* "RAFT,CLIENT" of a member. */
-#define NODE_COMPACTS_MAX   16
+#define NODE_READ_NS       UINT64_C(5000000000) /* Server side bound of a read. */
+#define NODE_ELECTION_MS   250u                 /* The replica's default. */
+#define NODE_STALL_LOUD_NS UINT64_C(10000000)   /* A longer loop turn is logged. */
+#define NODE_COMPACT_MS    UINT64_C(120000)     /* An operator's COMPACT waits so long. */
+#define NODE_ADDRESS_BYTES 640                  /* "RAFT,CLIENT" of a member. */
+#define NODE_COMPACTS_MAX  16
+#define NODE_BACKLOG_BYTES_MAX                                                                     \
+    (64u * 1024 * 1024)         /* Of the shadow; beyond it clients are refused. */
 #define NODE_FILES_RESERVED 400 /* Descriptors kept from clients: nodes (256), store, images. */
 #define NODE_STOP_REQUEST   UINT64_C(0xffffffff) /* No number of a request: generation 0. */
 

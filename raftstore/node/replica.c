@@ -108,6 +108,10 @@ static void config_fill(struct replica *r, const struct replica_config *c)
         r->config.queue_bytes_max = 16 * 1024 * 1024;
     if (c->queue_commands_max == 0)
         r->config.queue_commands_max = 65536;
+    if (c->queue_ms_max == 0)
+        r->config.queue_ms_max = 100;
+    if (c->queue_commands_late == 0)
+        r->config.queue_commands_late = 1024;
     if (c->snapshot_log_bytes == 0)
         r->config.snapshot_log_bytes = 32 * 1024 * 1024;
     if (c->snapshot_log_entries == 0)

@@ -125,6 +125,8 @@ struct replica_config {
     unsigned entries_inflight_max; /* Entries proposed and not yet committed; 0 = 2. */
     size_t queue_bytes_max;        /* Commands waiting to be proposed; beyond: BUSY. 0 = 16 MiB. */
     unsigned queue_commands_max;   /* 0 = 65536. */
+    unsigned queue_ms_max; /* Nor more than queue_commands_late while the oldest has waited */
+    unsigned queue_commands_late;  /* longer than this. 0 = 100 ms, 0 = 1024. */
     size_t snapshot_log_bytes;     /* Log bytes after which a snapshot is taken; 0 = 32 MiB. */
     unsigned snapshot_log_entries; /* Likewise, entries; 0 = 100 000. */
     unsigned trailing_entries;     /* Kept behind a snapshot for slow followers; 0 = 10 000. */
@@ -193,13 +195,23 @@ void replica_snapshot_taken(struct replica *r, uint64_t now_ns, uint64_t index, 
 /* A connection to this node came up or went down: hints for retransmission and transfer. */
 void replica_peer_connected(struct replica *r, uint64_t now_ns, uint64_t id, bool up);
 
+/* Under load, what is refused first, and last. */
+enum replica_urgency {
+    REPLICA_ORDINARY,  /* Asks for something. */
+    REPLICA_UPKEEP,    /* Keeps or ends a hold: renew, release, cancel.  A quarter more of them. */
+    REPLICA_KEEPALIVE, /* Keeps or ends a session, and all that hangs on it.  Half more of them. */
+};
+
 /* A client's command (bytes of a packed Command, already checked with translate_command(): one that
  * can't be applied would stop every node).  Its stamp is cluster time at this call.  While
  * leadership is being transferred commands are queued, for the time that the transfer fails.
  *
  * Return: REPLICA_OK: io->command_done will come with this id; else it won't (NOT_LEADER, BUSY). */
-enum replica_status
-replica_submit(struct replica *r, uint64_t now_ns, uint64_t request_id, struct bytes command);
+enum replica_status replica_submit(struct replica *r,
+                                   uint64_t now_ns,
+                                   uint64_t request_id,
+                                   enum replica_urgency urgency,
+                                   struct bytes command);
 
 /* A linearizable read: io->read_done will come with this id, at `deadline_ns` at the latest. Works
  * on followers too. */

@@ -31,7 +31,7 @@
 #define REPLICA_BATCH_MAX         4096u               /* Entries of one AppendEntries. */
 #define REPLICA_FRAME_BYTES       (1024u * 1024u)     /* Entry bytes after which a frame is sent. */
 #define REPLICA_OUTBOX_MAX        4096u               /* Frames that wait; more are lost. */
-#define REPLICA_READS_MAX         65536u              /* Reads that wait. */
+#define REPLICA_READS_MAX         16384u              /* Reads that wait: 100 ms of them or so. */
 #define REPLICA_ENTRY_COMMANDS    8192u               /* Commands of one entry. */
 #define REPLICA_DIGEST_EVERY      256u                /* Applied indexes with a digest. */
 #define REPLICA_DIGESTS           64u                 /* That are remembered. */

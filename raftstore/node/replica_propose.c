@@ -89,8 +89,27 @@ static void queue_drop(struct replica *r, size_t n)
     }
 }
 
-enum replica_status
-replica_submit(struct replica *r, uint64_t now_ns, uint64_t request_id, struct bytes command)
+/* Is there no room for one more?  A queue that is only long makes everybody wait for what nobody
+ * waits for any more; so beside its length, its delay is bounded (as CoDel does, RFC 8289): what
+ * the oldest has waited, the next one will wait at least. */
+static bool queue_is_full(const struct replica *r, enum replica_urgency urgency, size_t size)
+{
+    const struct replica_config *c = &r->config;
+    unsigned quarters = urgency == REPLICA_KEEPALIVE ? 6 : urgency == REPLICA_UPKEEP ? 5 : 4;
+    size_t bytes = r->queue_bytes.size - r->queue_bytes_head + size;
+    if (r->n_queue >= (size_t)c->queue_commands_max / 4 * quarters ||
+        bytes > c->queue_bytes_max / 4 * quarters)
+        return true;
+    return urgency == REPLICA_ORDINARY && r->n_queue >= c->queue_commands_late &&
+           propose_cluster_now_ns(r, r->now_ns) - queue_at(r, 0)->stamp_ns >
+               (uint64_t)c->queue_ms_max * 1000000;
+}
+
+enum replica_status replica_submit(struct replica *r,
+                                   uint64_t now_ns,
+                                   uint64_t request_id,
+                                   enum replica_urgency urgency,
+                                   struct bytes command)
 {
     replica_enter(r, now_ns);
     if (r->stopped)
@@ -99,8 +118,7 @@ replica_submit(struct replica *r, uint64_t now_ns, uint64_t request_id, struct b
         return REPLICA_NOT_LEADER;
     if (command.size == 0 || command.size > FRAME_CLIENT_BYTES_MAX)
         return REPLICA_BAD;
-    if (r->n_queue >= r->config.queue_commands_max ||
-        r->queue_bytes.size - r->queue_bytes_head + command.size > r->config.queue_bytes_max)
+    if (queue_is_full(r, urgency, command.size))
         return REPLICA_BUSY;
     queue_add(r, request_id, command, /* own= */ false);
     return REPLICA_OK;

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-enum request_kind { REQUEST_COMMAND = 1, REQUEST_QUERY, REQUEST_ADMIN };
+enum request_kind { REQUEST_COMMAND = 1, REQUEST_QUERY, REQUEST_ADMIN, REQUEST_KINDS };
 
 struct request {
     LIST_ENTRY(request) link; /* Of its connection. */

@@ -15,6 +15,7 @@
 #define READ_BUFFER_BYTES (64u * 1024u)
 #define READ_AHEAD_MAX    (256u * 1024u) /* Reserved at once for the rest of a known frame. */
 #define TLS_TELL_MS       1000
+#define TURN_BYTES_MAX    (192u * 1024u) /* Some thousand requests, ten milliseconds or so. */
 #define HANDSHAKES_MAX    4u /* Steps of them in one turn: each may take a millisecond or two. */
 
 void stream_hub_init(struct stream_hub *hub, uv_loop_t *loop)
@@ -155,7 +156,8 @@ static void stream_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
 {
     struct stream *s = handle->data;
     (void)suggested;
-    if (s->secure && !may_shake(s)) {
+    s->put_off = s->shares && s->hub->turn_bytes >= TURN_BYTES_MAX;
+    if (s->put_off || (s->secure && !may_shake(s))) {
         *ret = uv_buf_init(NULL, 0); /* Read later: comes back as UV_ENOBUFS. */
         return;
     }
@@ -243,6 +245,11 @@ static void stream_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
     size_t used;
     if (n == 0 || s->closing)
         return;
+    if (n == UV_ENOBUFS && s->put_off) {
+        s->hub->n_rests++;
+        rest(s);
+        return;
+    }
     if (n == UV_ENOBUFS) {
         queue(s);
         return;
@@ -251,6 +258,7 @@ static void stream_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
         stream_end(s, (int)n);
         return;
     }
+    s->hub->turn_bytes += s->shares ? (size_t)n : 0;
     if (s->secure) {
         tls_read(s, bytes_of(buf->base, (size_t)n));
         return;
@@ -288,6 +296,11 @@ void stream_pause(struct stream *s)
     }
 }
 
+void stream_share(struct stream *s)
+{
+    s->shares = true;
+}
+
 void stream_read_on(struct stream *s)
 {
     int rv = uv_read_start(&s->uv.stream, stream_alloc, stream_read);
@@ -310,6 +323,7 @@ static void hub_read_on(struct stream_hub *hub)
 {
     struct stream *s;
     hub->n_handshakes = 0;
+    hub->turn_bytes = 0;
     while ((s = TAILQ_FIRST(&hub->rested)) != NULL) {
         TAILQ_REMOVE(&hub->rested, s, rested_link);
         s->rested = false;

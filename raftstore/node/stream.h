@@ -10,6 +10,10 @@
  * Out: callers append frames to stream_out(), and stream_hub_flush() writes each stream's output
  * with one system call at the end of a loop turn.
  *
+ * Turns: what many clients send at once must not make a turn of the loop long, or a leader comes
+ * late with its heartbeats.  Of the streams that share (stream_share()) a turn reads so much and no
+ * more; the rest of them stand in line for the next one.
+ *
  * TLS: with a context in the hub, all but Unix sockets speak TLS; frames are only exchanged once
  * both certificates are verified.  A turn of the loop does a few steps of others' handshakes at
  * most; the rest of them wait in line.
@@ -42,6 +46,8 @@ struct stream_hub {
     struct stream_list queued; /* Their handshakes wait for a turn with time for them. */
     LIST_HEAD(, stream) streams;
     unsigned n_handshakes;      /* Steps of handshakes in this turn. */
+    size_t turn_bytes;          /* Read in this turn from streams that share. */
+    uint64_t n_rests;           /* Streams put off to the next turn, since start. */
     unsigned n_streams;         /* Not yet freed. */
     void (*emptied)(void *arg); /* n_streams became 0; NULL = nobody wants to know. */
     void *arg;
@@ -89,6 +95,9 @@ int stream_start(struct stream *s,
                  void *arg,
                  size_t frame_bytes_max,
                  unsigned user_timeout_ms);
+
+/* It shares turns with others of its kind: clients, not nodes. */
+void stream_share(struct stream *s);
 
 /* Change the bound on frames from the next frame on. */
 void stream_set_frame_bytes_max(struct stream *s, size_t frame_bytes_max);

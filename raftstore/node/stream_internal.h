@@ -34,8 +34,10 @@ struct stream {
     bool write_busy; /* `writing` is libuv's. */
     bool dirty;
     bool rested;
-    bool queued; /* Its handshake waits for a turn. */
-    bool turn;   /* Its handshake may go on with the next read. */
+    bool queued;  /* Its handshake waits for a turn. */
+    bool turn;    /* Its handshake may go on with the next read. */
+    bool shares;  /* stream_share(). */
+    bool put_off; /* Found the turn used up: to be read in the next one. */
     bool paused;
     bool in_frames; /* ops->frame is being called: no recursion. */
     bool closing;

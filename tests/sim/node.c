@@ -435,7 +435,8 @@ static void node_request(struct node *n, const struct event *e)
     if (e->bytes.size == 0)
         status = replica_read(n->replica, now_ns, o.id, now_ns + 400 * MS);
     else
-        status = replica_submit(n->replica, now_ns, o.id, bytes_of(e->bytes.data, e->bytes.size));
+        status = replica_submit(n->replica, now_ns, o.id, REPLICA_ORDINARY,
+                                bytes_of(e->bytes.data, e->bytes.size));
     if (status == REPLICA_OK)
         return;
     struct open_request *again = open_find(n, o.id);

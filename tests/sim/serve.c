@@ -45,11 +45,14 @@ static void on_members(void *arg, struct arena *arena, Hf__NodeHello *hello)
     hello->n_members = reply.n_members;
 }
 
-static enum replica_status
-on_submit(void *arg, uint64_t at_ns, uint64_t request_id, struct bytes command)
+static enum replica_status on_submit(void *arg,
+                                     uint64_t at_ns,
+                                     uint64_t request_id,
+                                     enum replica_urgency urgency,
+                                     struct bytes command)
 {
     struct serve *s = arg;
-    return replica_submit(s->node.replica, at_ns, request_id, command);
+    return replica_submit(s->node.replica, at_ns, request_id, urgency, command);
 }
 
 static enum replica_status on_read(void *arg, uint64_t at_ns, uint64_t request_id)

@@ -24,6 +24,7 @@ struct test {
     enum replica_status submit_status;
     uint64_t submitted[64]; /* Request numbers. */
     unsigned n_submitted;
+    enum replica_urgency urgency; /* Of the last one. */
     uint64_t read_id;
     char asked[64]; /* The bytes of the last query that was answered. */
     bool closed;
@@ -42,12 +43,16 @@ static void fake_members(void *arg, struct arena *arena, Hf__NodeHello *hello)
     (void)hello;
 }
 
-static enum replica_status
-fake_submit(void *arg, uint64_t now_ns, uint64_t request_id, struct bytes command)
+static enum replica_status fake_submit(void *arg,
+                                       uint64_t now_ns,
+                                       uint64_t request_id,
+                                       enum replica_urgency urgency,
+                                       struct bytes command)
 {
     struct test *t = arg;
     (void)now_ns;
     assert_true(command.size > 0);
+    t->urgency = urgency;
     if (t->submit_status == REPLICA_OK)
         t->submitted[t->n_submitted++ % 64] = request_id;
     return t->submit_status;
@@ -211,6 +216,17 @@ static void send_command(struct raw *r, uint64_t id, uint32_t op)
     frame.command = pack_binary(bytes_of(packed.data, packed.size));
     raw_send_message(r, &frame.base);
     buf_deinit(&packed);
+}
+
+static void send_query(struct raw *r, uint64_t id)
+{
+    Hf__ClientFrame frame = HF__CLIENT_FRAME__INIT;
+    Hf__Query query = HF__QUERY__INIT;
+    query.what = HF__QUERY__WHAT__SHOW;
+    frame.id = id;
+    frame.body_case = HF__CLIENT_FRAME__BODY_QUERY;
+    frame.query = &query;
+    raw_send_message(r, &frame.base);
 }
 
 static void expect_failure(struct test *t, struct raw *r, uint64_t id, Hf__Failure__Code code)
@@ -399,6 +415,80 @@ static void test_slow_client(void **state)
     assert_non_null(receive(&t, &good));
     raw_close(&slow);
     raw_close(&good);
+    end(&t);
+}
+
+/* Enough of a client's requests in flight: more are refused, those of another kind are not, and
+ * keepalives never. */
+static void test_bounds_by_kind(void **state)
+{
+    static const struct {
+        uint32_t op;
+        enum replica_urgency urgency;
+    } ops[] = {
+        {LOCK_OP_ACQUIRE, REPLICA_ORDINARY},        {LOCK_OP_RENEW, REPLICA_UPKEEP},
+        {LOCK_OP_RELEASE, REPLICA_UPKEEP},          {LOCK_OP_CANCEL, REPLICA_UPKEEP},
+        {LOCK_OP_SESSION_OPEN, REPLICA_ORDINARY},   {LOCK_OP_SESSION_KEEPALIVE, REPLICA_KEEPALIVE},
+        {LOCK_OP_SESSION_CLOSE, REPLICA_KEEPALIVE},
+    };
+    struct test t;
+    struct raw r;
+    (void)state;
+    begin(&t);
+    greet(&t, &r);
+    for (unsigned i = 0; i < LISTENER_REQUESTS_MAX; i++) {
+        send_query(&r, 1 + i);
+        if (i % 200 == 0)
+            net_run_for(&t.net, 0);
+    }
+    send_query(&r, 50000);
+    expect_failure(&t, &r, 50000, HF__FAILURE__CODE__BUSY);
+    for (unsigned i = 0; i < sizeof ops / sizeof ops[0]; i++) {
+        unsigned n = t.n_submitted;
+        send_command(&r, 60000 + i, ops[i].op);
+        while (t.n_submitted == n)
+            net_run_for(&t.net, 1);
+        assert_int_equal(t.urgency, ops[i].urgency);
+    }
+    for (unsigned i = t.n_submitted; i < LISTENER_REQUESTS_MAX; i++) {
+        send_command(&r, 70000 + i, LOCK_OP_ACQUIRE);
+        if (i % 200 == 0)
+            net_run_for(&t.net, 0);
+    }
+    send_command(&r, 100000, LOCK_OP_ACQUIRE);
+    expect_failure(&t, &r, 100000, HF__FAILURE__CODE__BUSY);
+    unsigned n = t.n_submitted;
+    send_command(&r, 100001, LOCK_OP_SESSION_KEEPALIVE);
+    while (t.n_submitted == n)
+        net_run_for(&t.net, 1);
+    assert_int_equal(listener_stats(t.listener).refused_busy, 2);
+    raw_close(&r);
+    end(&t);
+}
+
+/* What many send at once is read over several turns, and all of it is answered. */
+static void test_turns_are_bounded(void **state)
+{
+    enum { CLIENTS = 12, PINGS = 4000 };
+    struct test t;
+    struct raw r[CLIENTS];
+    (void)state;
+    begin(&t);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        greet(&t, &r[i]);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        for (unsigned k = 0; k < PINGS; k++)
+            send_ping(&r[i], 1 + k);
+    for (unsigned k = 0; k < PINGS; k++) {
+        for (unsigned i = 0; i < CLIENTS; i++) {
+            const Hf__NodeFrame *f = receive(&t, &r[i]);
+            assert_non_null(f);
+            assert_int_equal(f->id, 1 + k);
+        }
+    }
+    assert_true(t.net.hub.n_rests > 0);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        raw_close(&r[i]);
     end(&t);
 }
 
@@ -835,6 +925,8 @@ int main(void)
         cmocka_unit_test(test_events_keep_their_order),
         cmocka_unit_test(test_events_resume),
         cmocka_unit_test(test_admin_refusal_tells_why),
+        cmocka_unit_test(test_bounds_by_kind),
+        cmocka_unit_test(test_turns_are_bounded),
         cmocka_unit_test(test_unix_socket),
         cmocka_unit_test(test_plain_tcp_beyond_loopback_is_refused),
     };

@@ -131,7 +131,8 @@ static void test_log_behind_image(void **state)
 
 static enum replica_status submit(uint64_t id)
 {
-    return replica_submit(rig.r, rig.now_ns, id, rig_command(LOCK_OP_SESSION_OPEN));
+    return replica_submit(rig.r, rig.now_ns, id, REPLICA_ORDINARY,
+                          rig_command(LOCK_OP_SESSION_OPEN));
 }
 
 static void test_group_commit(void **state)
@@ -172,7 +173,51 @@ static void test_busy(void **state)
         n++;
     assert_int_equal(n, 8);
     assert_int_equal(submit(99), REPLICA_BUSY);
-    assert_int_equal(replica_submit(rig.r, rig.now_ns, 1, (struct bytes){0}), REPLICA_BAD);
+    assert_int_equal(replica_submit(rig.r, rig.now_ns, 1, REPLICA_ORDINARY, (struct bytes){0}),
+                     REPLICA_BAD);
+    rig_close(&rig);
+}
+
+/* What keeps or ends holds is refused later than what asks for some, and keepalives last. */
+static void test_busy_by_urgency(void **state)
+{
+    static const unsigned room[] = {
+        [REPLICA_ORDINARY] = 8, [REPLICA_UPKEEP] = 10, [REPLICA_KEEPALIVE] = 12};
+    unsigned n = 0;
+    (void)state;
+    rig_open(&rig, &three);
+    rig_ready(&rig);
+    for (enum replica_urgency u = REPLICA_ORDINARY; u <= REPLICA_KEEPALIVE; u++) {
+        while (replica_submit(rig.r, rig.now_ns, n + 1, u, rig_command(LOCK_OP_SESSION_OPEN)) ==
+               REPLICA_OK)
+            n++;
+        assert_int_equal(n, room[u]);
+    }
+    rig_close(&rig);
+}
+
+/* A queue in which the oldest waits for long takes no more, until it moves again. */
+static void test_busy_when_late(void **state)
+{
+    (void)state;
+    rig_open(&rig, &three);
+    rig_ready(&rig);
+    for (unsigned i = 1; i <= 5; i++)
+        assert_int_equal(submit(i), REPLICA_OK);
+    rig.now_ns += 100 * UINT64_C(1000000);
+    assert_int_equal(submit(6), REPLICA_OK); /* Not longer than that yet. */
+    rig.now_ns += 1 * UINT64_C(1000000);
+    assert_int_equal(submit(7), REPLICA_BUSY);
+    assert_int_equal(
+        replica_submit(rig.r, rig.now_ns, 8, REPLICA_UPKEEP, rig_command(LOCK_OP_SESSION_OPEN)),
+        REPLICA_OK);
+    rig_flush(&rig); /* All of them go into an entry. */
+    assert_int_equal(submit(9), REPLICA_OK);
+    for (unsigned i = 10; i <= 12; i++)
+        assert_int_equal(submit(i), REPLICA_OK);
+    rig.now_ns += 500 * UINT64_C(1000000);
+    assert_int_equal(submit(13), REPLICA_OK); /* Late, but few. */
+    assert_int_equal(submit(14), REPLICA_BUSY);
     rig_close(&rig);
 }
 
@@ -225,8 +270,9 @@ static void test_tick(void **state)
     m.op = LOCK_OP_SESSION_OPEN;
     m.ttl_ms = 40;
     pack_add(&packed, &m.base);
-    assert_int_equal(replica_submit(rig.r, rig.now_ns, 1, bytes_of(packed.data, packed.size)),
-                     REPLICA_OK);
+    assert_int_equal(
+        replica_submit(rig.r, rig.now_ns, 1, REPLICA_ORDINARY, bytes_of(packed.data, packed.size)),
+        REPLICA_OK);
     buf_deinit(&packed);
     (void)rig_flush(&rig);
     rig_ack_all(&rig, 2);
@@ -705,6 +751,8 @@ int main(void)
         cmocka_unit_test(test_log_behind_image),
         cmocka_unit_test(test_group_commit),
         cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_busy_by_urgency),
+        cmocka_unit_test(test_busy_when_late),
         cmocka_unit_test(test_leadership_lost),
         cmocka_unit_test(test_cluster_time),
         cmocka_unit_test(test_tick),

@@ -565,7 +565,8 @@ static uint64_t own_stamp(uint64_t rules_off)
     rig_open(&rig, &(struct rig_stored){.term = 1, .n_voters = 3, .rules_off = rules_off});
     rig_ready(&rig);
     for (uint64_t id = 1; id <= 3; id++) {
-        assert_int_equal(replica_submit(rig.r, rig.now_ns, id, rig_command(LOCK_OP_SESSION_OPEN)),
+        assert_int_equal(replica_submit(rig.r, rig.now_ns, id, REPLICA_ORDINARY,
+                                        rig_command(LOCK_OP_SESSION_OPEN)),
                          REPLICA_OK);
         (void)rig_flush(&rig); /* The first one goes, the others wait for it. */
         rig.now_ns += 50 * RIG_MS;

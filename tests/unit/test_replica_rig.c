@@ -216,6 +216,7 @@ void rig_open(struct rig *g, const struct rig_stored *s)
         .seed = 42,
         .entries_inflight_max = 1,
         .queue_commands_max = 8,
+        .queue_commands_late = 5,
         .io = &rig_io,
         .io_arg = g,
     };
