@@ -6,6 +6,23 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+/* Called for each sample of each scrape, on loops that have other things to do: so no printf(). */
+static void add_text(struct buf *out, const char *text)
+{
+    buf_add(out, text, strlen(text));
+}
+
+static void add_u64(struct buf *out, uint64_t value, unsigned digits_min)
+{
+    char text[20];
+    size_t at = sizeof text;
+    while (value > 0 || sizeof text - at < digits_min) {
+        text[--at] = (char)('0' + value % 10);
+        value /= 10;
+    }
+    buf_add(out, text + at, sizeof text - at);
+}
+
 struct prometheus
 prometheus_begin(struct buf *out, const char *name, const char *type, const char *help)
 {
@@ -15,45 +32,71 @@ prometheus_begin(struct buf *out, const char *name, const char *type, const char
 
 void prometheus_sample(struct prometheus *p, const char *suffix)
 {
-    buf_printf(p->out, "%s%s", p->name, suffix);
+    add_text(p->out, p->name);
+    add_text(p->out, suffix);
     p->labels = false;
+}
+
+/* Bytes at the front that are written as they are. */
+static size_t plain_run(const uint8_t *in, size_t size)
+{
+    size_t i = 0;
+    while (i < size && in[i] >= ' ' && in[i] < 0x7f && in[i] != '"' && in[i] != '\\')
+        i++;
+    return i;
+}
+
+/* Return: how many bytes of the value this was. */
+static size_t add_special(struct buf *out, const uint8_t *in, size_t size)
+{
+    size_t n = utf8_char(in, size);
+    if (*in == '"' || *in == '\\')
+        add_text(out, "\\");
+    if (*in == '\n')
+        add_text(out, "\\n");
+    else if (n > 0)
+        buf_add(out, in, n);
+    else
+        add_text(out, "?");
+    return n > 0 ? n : 1;
 }
 
 void prometheus_label(struct prometheus *p, const char *key, struct bytes value)
 {
     const uint8_t *in = value.data;
-    buf_printf(p->out, "%c%s=\"", p->labels ? ',' : '{', key);
+    add_text(p->out, p->labels ? "," : "{");
+    add_text(p->out, key);
+    add_text(p->out, "=\"");
     p->labels = true;
-    for (size_t i = 0, n; i < value.size; i += n) {
-        n = utf8_char(in + i, value.size - i);
-        if (in[i] == '\n')
-            buf_add(p->out, "\\n", 2);
-        else if (in[i] == '"' || in[i] == '\\')
-            buf_printf(p->out, "\\%c", in[i]);
-        else if (n > 0)
-            buf_add(p->out, in + i, n);
-        else
-            buf_add(p->out, "?", 1);
-        n += n == 0;
+    for (size_t i = 0; i < value.size;) {
+        size_t n = plain_run(in + i, value.size - i);
+        buf_add(p->out, in + i, n);
+        i += n;
+        if (i < value.size)
+            i += add_special(p->out, in + i, value.size - i);
     }
-    buf_add(p->out, "\"", 1);
+    add_text(p->out, "\"");
 }
 
 static void end_labels(struct prometheus *p)
 {
-    buf_printf(p->out, p->labels ? "} " : " ");
+    add_text(p->out, p->labels ? "} " : " ");
 }
 
 void prometheus_u64(struct prometheus *p, uint64_t value)
 {
     end_labels(p);
-    buf_printf(p->out, "%" PRIu64 "\n", value);
+    add_u64(p->out, value, 1);
+    add_text(p->out, "\n");
 }
 
 void prometheus_seconds(struct prometheus *p, uint64_t ns)
 {
     end_labels(p);
-    buf_printf(p->out, "%" PRIu64 ".%09" PRIu64 "\n", ns / NS_PER_S, ns % NS_PER_S);
+    add_u64(p->out, ns / NS_PER_S, 1);
+    add_text(p->out, ".");
+    add_u64(p->out, ns % NS_PER_S, 9);
+    add_text(p->out, "\n");
 }
 
 static void sample(struct prometheus *p,
