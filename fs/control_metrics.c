@@ -56,55 +56,6 @@ static void add_operations(const struct tally *t, struct buf *out)
                       "Requests of the kernel without an answer.", t->n_pending);
 }
 
-/* ---- Requests to the cluster ------------------------------------------------------------ */
-
-static void add_latency(struct prometheus *p, const char *kind, const struct client_latency *l)
-{
-    const struct prometheus_label labels[] = {{"kind", kind}, {0}};
-    prometheus_histogram(p, labels, l->buckets, CLIENT_LATENCY_BUCKETS,
-                         CLIENT_LATENCY_FIRST_US * NS_PER_US, l->sum_ns);
-}
-
-static void add_failures(struct prometheus *p, const char *kind, const struct client_latency *l)
-{
-    for (unsigned i = 0; i < CLIENT_FAILURE_REASONS; i++) {
-        prometheus_sample(p, "");
-        prometheus_label(p, "kind", bytes_str(kind));
-        prometheus_label(p, "reason", bytes_str(client_failure_names[i]));
-        prometheus_u64(p, l->failures[i]);
-    }
-}
-
-static void add_requests(const struct client *client, struct buf *out)
-{
-    const struct client_stats s = client_stats(client);
-    struct prometheus p = prometheus_begin(
-        out, "holdfast_mount_cluster_request_duration_seconds", "histogram",
-        "Requests to the cluster that it answered, from being sent first to the answer.");
-    add_latency(&p, "command", &s.commands);
-    add_latency(&p, "query", &s.queries);
-    p = prometheus_begin(out, "holdfast_mount_cluster_request_failures_total", "counter",
-                         "Requests that the cluster did not answer in time, or refused.");
-    add_failures(&p, "command", &s.commands);
-    add_failures(&p, "query", &s.queries);
-}
-
-static void add_client(const struct client_info *info, struct buf *out)
-{
-    prometheus_single(out, "holdfast_mount_commands_pending", "gauge",
-                      "Commands to the cluster without a final answer.", info->n_pending);
-    prometheus_single(out, "holdfast_mount_command_retries_total", "counter",
-                      "Commands sent once more.", info->n_retries);
-    prometheus_single(out, "holdfast_mount_reconnects_total", "counter",
-                      "Connections to nodes that broke.", info->n_reconnects);
-    prometheus_single(out, "holdfast_mount_keepalives_total", "counter",
-                      "Keepalives sent for the session.", info->n_keepalives);
-    prometheus_single(out, "holdfast_mount_connected", "gauge", "Is a node connected?",
-                      info->connected);
-    prometheus_single(out, "holdfast_mount_leader_id", "gauge", "The cluster's leader; 0: unknown.",
-                      info->leader_id);
-}
-
 /* ---- Session and holds ------------------------------------------------------------------ */
 
 static void add_session(const struct control *c, const struct client_info *info, struct buf *out)
@@ -174,8 +125,6 @@ void control_metrics(struct fs *fs, struct buf *out)
     struct client_info info = client_info(fs->client);
     add_info(fs, out);
     add_operations(&fs->tally, out);
-    add_requests(fs->client, out);
-    add_client(&info, out);
     client_metrics(fs->client, out);
     add_session(fs->control, &info, out);
     add_holds(fs, out);

@@ -231,7 +231,7 @@ def no_majority(c):
         members = fields.lines(read(m, "members"))
     equal({x["from"] for x in members}, {b"mount"}, "members are known by")
     expect_errno(errno.ETIMEDOUT, lambda: read(hasty, "sessions"), "sessions")
-    check(metric(hasty, "holdfast_mount_cluster_request_failures_total", kind="query", reason="timeout") > 0,
+    check(metric(hasty, "holdfast_client_request_failures_total", kind="query", reason="timeout") > 0,
           "no time-out in the metrics")
     check(metric(hasty, "holdfast_mount_operations_total", operation="read", result="ETIMEDOUT") == 1,
           "the read's ETIMEDOUT was not counted")

@@ -65,12 +65,12 @@ def main(t):
     take(a, descriptors)
     status, first = counted(c, leader)
     began = time.monotonic()
-    sent = metrics(a)["holdfast_mount_keepalives_total"].value()
+    sent = metrics(a)["holdfast_client_keepalives_total"].value()
     equal(status["holds"], LOCKS, "holds")
     equal(first["grants"] - before["grants"], LOCKS, "grants")
     time.sleep(PERIODS * PERIOD_S)
     status, last = counted(c, leader)
-    sent = metrics(a)["holdfast_mount_keepalives_total"].value() - sent
+    sent = metrics(a)["holdfast_client_keepalives_total"].value() - sent
     periods = (time.monotonic() - began) / PERIOD_S
     kept = last["session_keepalives"] - first["session_keepalives"]
     print(f"{LOCKS} flocks, {periods:.1f} periods: {kept} keepalives at the leader, {sent:.0f} sent")

@@ -55,7 +55,7 @@ def replays_ask_nobody(a, d):
     """dircache=0: the kernel asks for the root's attributes at each replay."""
     with inotify.Inotify() as n:
         n.watch(d.dir, CREATE | DELETE)
-        query = r'holdfast_mount_cluster_request_duration_seconds_count\{kind="query"\}'
+        query = r'holdfast_client_request_duration_seconds_count\{kind="query"\}'
         before = metric(d, query)
         for i in range(40):
             os.close(a.acquire(f"r{i}"))

@@ -261,7 +261,7 @@ def test_metrics(m):
     assert grown(ops, operation="create", result="ok") == 1
     assert grown(ops, operation="unlink", result="ok") == 1
     assert grown(ops, operation="lookup", result="ENOENT") >= 2
-    duration = "holdfast_mount_cluster_request_duration_seconds"
+    duration = "holdfast_client_request_duration_seconds"
     assert grown(duration, "_count", kind="command") == 2
     assert grown(duration, "_count", kind="query") >= 3
     assert grown(duration, "_sum", kind="command") > 0
