@@ -478,9 +478,8 @@ class Member(Fault):
         return f"demote {self.victim.id}"
 
     def end(self):
-        if self.victim.id not in self.rig.c.nodes:
-            return
-        self.rig.c.cli("member", "promote", self.victim.id, "--timeout", "5s", timeout=30, ok=False)
+        self.rig.demoted.add(self.victim.id)
+        self.rig.promote()
 
 
 class Hup(Fault):
@@ -526,6 +525,7 @@ class Schedule:
         self.active = []  # (until, fault, text)
         self.next = time.monotonic() + 1.0
         self.bag = []
+        self.promote_at = 0
 
     def choose(self):
         """Every kind once before one comes again (by its weight)."""
@@ -539,6 +539,9 @@ class Schedule:
         for entry in list(self.active):
             if entry[0] <= now:
                 self.finish(entry)
+        if self.rig.demoted and now >= self.promote_at:
+            self.promote_at = now + 2
+            self.rig.promote()
         if now >= self.next and len(self.active) < self.most:
             self.next = now + self.rng.uniform(*self.pause)
             name = self.choose()

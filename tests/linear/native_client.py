@@ -129,11 +129,11 @@ class Client:
             m = self.w.invoke(self.name, "renew", lock, by="native", of=n, token=token,
                               ttl_ms=self.ttl_ms)
             r = self.command("renew", lock, f8=token, f13=self.ttl_ms)
-            if self.finish(m, r, {"not held": "gone"}) is False or not self.session:
+            if self.finish(m, r, {"not held": "gone", "not owner": "gone"}) is False or not self.session:
                 return
         if self.random.random() < 0.9:
             m = self.w.invoke(self.name, "release", lock, by="native", of=n, token=token)
-            self.finish(m, self.command("release", lock, f8=token), {"not held": "gone"})
+            self.finish(m, self.command("release", lock, f8=token), {"not held": "gone", "not owner": "gone"})
 
     def read(self, lock):
         """At any node, on a connection of its own."""

@@ -61,13 +61,8 @@ class Rig:
                 [f"mount-{m}" for m in MOUNTS] + ["web", "native"]
         self.network = Network(test, names, options.seed)
         self.host = self.network.hosts
-        self.directory = os.path.join(test.directory, "history")
-        os.mkdir(self.directory)
-        path = self.directory  # Workers run as users that have nothing else here.
-        while path.startswith(tempfile.gettempdir() + "/"):
-            os.chmod(path, os.stat(path).st_mode | 0o111)
-            path = os.path.dirname(path)
-        self.events = Writer(os.path.join(self.directory, "events.hist"), time.monotonic_ns)
+        self.n_histories = 0
+        self.open_history()
         self.c = test.cluster(0, options=[
             "--insecure", "--snapshot-log-entries", str(options.snapshot_entries)])
         self.clocks = {}
@@ -77,11 +72,28 @@ class Rig:
         self.gateways = []
         self.mount_state = {}
         self.restarts = 0
+        self.demoted = set()  # Nodes that shall get their vote back.
         self.quiet = False  # The faults are over: nothing may end by itself any more.
 
     # ---- begin ----
 
+    def open_history(self):
+        """A new directory for what the clients write from now on."""
+        self.n_histories += 1
+        self.directory = os.path.join(self.t.directory, f"history{self.n_histories}")
+        os.mkdir(self.directory)
+        path = self.directory  # Workers run as users that have nothing else here.
+        while path.startswith(tempfile.gettempdir() + "/"):
+            os.chmod(path, os.stat(path).st_mode | 0o111)
+            path = os.path.dirname(path)
+        self.events = Writer(os.path.join(self.directory, "events.hist"), time.monotonic_ns)
+
     def start(self):
+        """Nodes, mounts, gateways and clients."""
+        self.start_daemons()
+        self.start_clients()
+
+    def start_daemons(self):
         o = self.options
         for i in range(o.nodes):
             self.make_node(i + 1, self.host[f"node{i + 1}"])
@@ -104,8 +116,10 @@ class Rig:
             self.gateways.append(g)
         for g in self.gateways:
             g.wait_ready(30)
-        self.start_helpers(nodes)
-        for i in range(o.workers):
+
+    def start_clients(self):
+        self.start_helpers(self.c.addresses())
+        for i in range(self.options.workers):
             self.start_worker(MOUNTS[i % len(MOUNTS)], STYLES[(i // len(MOUNTS)) % len(STYLES)])
 
     def make_node(self, number, place):
@@ -138,7 +152,8 @@ class Rig:
         p = Process(self.t, f"worker{self.uid}", [
             self.t.program("linear_worker"), self.c.mounts[mount].dir, style, str(N_LOCKS[style]),
             str(self.ttl_ms), str(self.options.seed * 100000 + self.uid), str(self.uid),
-            os.path.join(self.directory, f"worker{self.uid}.hist")])
+            os.path.join(self.directory, f"worker{self.uid}.hist"),
+            f"{getattr(self.options, 'rate', 0):g}"])
         self.workers.append([p, mount, style])
 
     def start_helpers(self, nodes):
@@ -230,6 +245,14 @@ class Rig:
         except Failed as e:
             raise Failed(f"{e}: {said[0]}; {said[-1]}; members: {self.members()}") from None
 
+    def promote(self):
+        """Give those their vote back that lost it, where that is possible now."""
+        for number in sorted(self.demoted):
+            if number not in self.c.nodes or self.c.leader() and self.c.cli(
+                    "member", "promote", number, "--timeout", "3s", timeout=20,
+                    ok=False).returncode == 0:
+                self.demoted.discard(number)
+
     def can_spare(self, node):
         """Would the others be a majority without it?"""
         roles = self.members()
@@ -259,6 +282,7 @@ class Rig:
                                              f"{node.process.last_text()[-800:]}")
                 self.start_node(node)
         self.c.wait_leader(40)
+        wait_for("every node to have its vote", 60, lambda: (self.promote(), not self.demoted)[1], 0.5)
         for m in MOUNTS:
             if self.mount_state[m] == "down":
                 self.spawn_mount(self.c.mounts[m])
@@ -282,6 +306,7 @@ class Rig:
         for p in [w[0] for w in self.workers] + self.helpers:
             code = p.wait(40)
             check(code in (0, 3), f"{p.name} ended with {code}: {p.text()[-500:]}")
+        self.workers, self.helpers = [], []
 
     def kill_clients(self):
         """So that nothing is written any more; what was under way is indeterminate."""

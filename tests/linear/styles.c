@@ -41,7 +41,7 @@ static void token_by_descriptor(struct worker *w, struct hold *h)
 
 static void token_by_text(struct worker *w, struct hold *h)
 {
-    (void)worker_read(w, h->lock, h->fd, &h->token);
+    (void)worker_read(w, h->path, h->fd, &h->token);
 }
 
 /* ---- open(O_CREAT | O_EXCL) ---- */
@@ -65,7 +65,7 @@ static int descriptor_check(struct worker *w, struct hold *h)
 {
     if (random_below(&w->random, 3) == 0)
         return errno_of(fsync(h->fd));
-    return worker_read(w, h->lock, h->fd, NULL);
+    return worker_read(w, h->path, h->fd, NULL);
 }
 
 static int excl_release(struct worker *w, struct hold *h)

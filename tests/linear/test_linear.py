@@ -12,6 +12,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import generate  # noqa: E402
+import growth  # noqa: E402
 import linearize  # noqa: E402
 import naive  # noqa: E402
 from history import History  # noqa: E402
@@ -373,6 +374,40 @@ class Random(unittest.TestCase):
             self.assertEqual(v.good, wanted, f"{style} seed {seed}: {v}\n" +
                              "\n".join(o.text() for o in h.ops))
         self.assertGreater(min(said.values()), N_COMPARE // 20, said)
+
+
+class Soak(unittest.TestCase):
+    """What tests/soak calls growth."""
+
+    def series(self, quantity, value):
+        s = growth.Series(quantity)
+        for i in range(300):
+            s.add(i * 10.0, value(i))
+        return s
+
+    def test_flat_is_flat(self):
+        noise = random.Random(1)
+        self.assertIsNone(self.series("rss", lambda i: 20 + noise.uniform(-2, 2)).grew())
+        self.assertIsNone(self.series("fds", lambda i: 30 + i % 7).grew())
+        # It grew while it warmed up, and stays.
+        self.assertIsNone(self.series("rss", lambda i: min(60, 10 + 2 * i)).grew())
+
+    def test_growth_is_growth(self):
+        s = self.series("rss", lambda i: 20 + i * 0.1)
+        self.assertIn("resident grew", s.grew())
+        self.assertAlmostEqual(s.slope_per_hour(), 36.0, places=3)
+        self.assertIn("descriptors", self.series("fds", lambda i: 30 + i // 10).grew())
+        self.assertIn("threads", self.series("threads", lambda i: 3 + i // 100).grew())
+        lines, wrong = growth.table({"node 1": {"rss": s}})
+        self.assertEqual(len(lines), 3)
+        self.assertEqual(len(wrong), 1)
+
+    def test_of_this_process(self):
+        before = growth.of_process(os.getpid())
+        with open("/dev/null"):
+            self.assertEqual(growth.of_process(os.getpid())["fds"], before["fds"] + 1)
+        self.assertGreater(before["rss"], 1)
+        self.assertIsNone(growth.of_process(1 << 30))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-/* Usage: linear_worker MOUNT STYLE LOCKS TTL_MS SEED UID LOG      until SIGTERM
+/* Usage: linear_worker MOUNT STYLE LOCKS TTL_MS SEED UID LOG [RATE]      until SIGTERM
  *
+ * RATE: so many times a second, at most, it tries to lock; 0 or none: as often as it can.
  * Each worker needs a user id of its own: processes of one user that have a common ancestor may
  * inherit each other's locks (fs/holds.h), and the history would not know.
  * It ends with 0, or with 3 when the mount is gone (its daemon was killed). */
@@ -182,7 +183,7 @@ static void look(struct worker *w, const struct hold *h)
     uint64_t ns;
 
     if (random_below(&w->random, 3) == 0 || strcmp(w->style->name, "mkdir") == 0) {
-        unsigned n = invoke(w, "read", h->lock, "");
+        unsigned n = invoke(w, "read", h->path, "");
         int error = stat(h->path, &st) < 0 ? errno : 0;
         ns = worker_now_ns();
         if (error == 0)
@@ -193,7 +194,7 @@ static void look(struct worker *w, const struct hold *h)
             (void)answer_error(w, n, ns, error);
         return;
     }
-    unsigned n = invoke(w, "read", h->lock, "");
+    unsigned n = invoke(w, "read", h->path, "");
     int fd = open(h->path, O_RDONLY | O_CLOEXEC);
     int error = fd < 0 ? errno : 0;
     ns = worker_now_ns();
@@ -206,18 +207,22 @@ static void look(struct worker *w, const struct hold *h)
         return;
     }
     answer(w, n, ns, "ok", " some=1");
-    (void)worker_read(w, h->lock, fd, NULL);
+    (void)worker_read(w, h->path, fd, NULL);
     (void)close(fd);
 }
 
 /* ---- the work ---- */
 
-static void pause_ms(struct worker *w, uint64_t min, uint64_t max)
+static void pause_ns(uint64_t ns)
 {
-    uint64_t ns = (min + random_below(&w->random, max - min + 1)) * MS;
     struct timespec t = {(time_t)(ns / (1000 * MS)), (long)(ns % (1000 * MS))};
 
     (void)nanosleep(&t, NULL); /* A signal may cut it short. */
+}
+
+static void pause_ms(struct worker *w, uint64_t min, uint64_t max)
+{
+    pause_ns((min + random_below(&w->random, max - min + 1)) * MS);
 }
 
 static uint64_t believed_until(const struct worker *w, const struct hold *h)
@@ -246,8 +251,7 @@ static void choose(struct worker *w, struct hold *h)
         key = "key.lock";
     else if (strcmp(w->style->name, "rename") == 0 && random_below(&w->random, 3) == 0)
         key = "key" OTHER;
-    (void)snprintf(h->path, sizeof h->path, "%s/%s%u/%s", w->mount, w->style->name, i, key);
-    h->lock = h->path + strlen(w->mount) + 1;
+    (void)snprintf(h->path, sizeof h->path, "%s%u/%s", w->style->name, i, key);
     h->shared = w->style->can_wait && random_below(&w->random, 3) == 0;
     h->lo = (unsigned)random_below(&w->random, 6);
     h->hi = h->lo + 1 + (unsigned)random_below(&w->random, 4);
@@ -268,7 +272,7 @@ static bool acquire(struct worker *w, struct hold *h)
         (void)snprintf(range, sizeof range, " lo=%u hi=%u", h->lo, h->hi);
     (void)snprintf(keys, sizeof keys, "%s%s%s%s", ttl, range, h->shared ? " mode=s" : "",
                    wait ? " wait=1" : "");
-    h->n = invoke(w, "acquire", h->lock, keys);
+    h->n = invoke(w, "acquire", h->path, keys);
     h->sent_ns = worker_now_ns();
     if (wait)
         (void)setitimer(ITIMER_REAL, &timer, NULL);
@@ -296,7 +300,7 @@ static bool renew(struct worker *w, struct hold *h)
 
     (void)snprintf(ttl, sizeof ttl, " ttl_ms=%" PRIu64, w->ttl_ns / MS);
     name_hold(h, keys, sizeof keys, ttl);
-    unsigned n = invoke(w, "renew", h->lock, keys);
+    unsigned n = invoke(w, "renew", h->path, keys);
     uint64_t sent_ns = worker_now_ns();
     int error = w->style->renew(w, h);
     uint64_t ns = worker_now_ns();
@@ -315,7 +319,7 @@ static bool check(struct worker *w, struct hold *h)
     if (w->style->check == NULL)
         return true;
     name_hold(h, keys, sizeof keys, "");
-    unsigned n = invoke(w, "check", h->lock, keys);
+    unsigned n = invoke(w, "check", h->path, keys);
     int error = w->style->check(w, h);
     uint64_t ns = worker_now_ns();
     if (error != 0)
@@ -338,9 +342,9 @@ static bool move(struct worker *w, struct hold *h)
         (void)snprintf(to, sizeof to, "%.*s", (int)len, h->path);
     else
         (void)snprintf(to, sizeof to, "%.*s" OTHER, (int)(sizeof to - sizeof OTHER), h->path);
-    (void)snprintf(more, sizeof more, " to=%s", to + strlen(w->mount) + 1);
+    (void)snprintf(more, sizeof more, " to=%s", to);
     name_hold(h, keys, sizeof keys, more);
-    unsigned n = invoke(w, "rename", h->lock, keys);
+    unsigned n = invoke(w, "rename", h->path, keys);
     int error = rename(h->path, to) < 0 ? errno : 0;
     uint64_t ns = worker_now_ns();
     if (error != 0) {
@@ -357,7 +361,7 @@ static void release(struct worker *w, struct hold *h)
     char keys[128];
 
     name_hold(h, keys, sizeof keys, "");
-    unsigned n = invoke(w, "release", h->lock, keys);
+    unsigned n = invoke(w, "release", h->path, keys);
     int error = w->style->release(w, h);
     uint64_t ns = worker_now_ns();
     if (error != 0)
@@ -412,13 +416,14 @@ int main(int argc, char **argv)
 {
     struct worker w = {0};
 
-    if (argc != 8) {
+    if (argc < 8 || argc > 9) {
         (void)fprintf(stderr, "usage: see the head of worker.c\n");
         return 2;
     }
     w.log = open(argv[7], O_CREAT | O_APPEND | O_WRONLY | O_CLOEXEC, 0644);
     uid_t uid = (uid_t)strtoul(argv[6], NULL, 10);
-    if (w.log < 0 || setresuid(uid, uid, uid) < 0) {
+    /* By relative names, so that once the mount is gone nothing means the directory under it. */
+    if (w.log < 0 || chdir(argv[1]) < 0 || setresuid(uid, uid, uid) < 0) {
         perror("linear_worker");
         return 2;
     }
@@ -428,7 +433,6 @@ int main(int argc, char **argv)
     struct sigaction alarm_action = {.sa_handler = on_alarm};
     (void)sigaction(SIGTERM, &term, NULL);
     (void)sigaction(SIGALRM, &alarm_action, NULL);
-    w.mount = argv[1];
     w.style = styles;
     while (w.style->name != NULL && strcmp(w.style->name, argv[2]) != 0)
         w.style++;
@@ -440,7 +444,16 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "linear_worker: unknown style, or no locks\n");
         return 2;
     }
-    while (!stopping && !w.dead)
+    double rate = argc == 9 ? strtod(argv[8], NULL) : 0;
+    uint64_t due_ns = worker_now_ns();
+    while (!stopping && !w.dead) {
         cycle(&w);
+        due_ns += rate > 0 ? (uint64_t)(1e9 / rate) : 0;
+        uint64_t now_ns = worker_now_ns();
+        if (due_ns + 1000 * MS < now_ns)
+            due_ns = now_ns; /* It was held up: that is not made up for. */
+        else if (rate > 0 && due_ns > now_ns)
+            pause_ns(due_ns - now_ns);
+    }
     return w.dead ? 3 : 0;
 }

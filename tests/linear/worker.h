@@ -18,8 +18,7 @@ struct worker;
 
 /* What the worker holds, or asks for. */
 struct hold {
-    char path[PATH_LEN]; /* Under the mount. */
-    const char *lock;    /* Its part behind the mount: the name in the history. */
+    char path[PATH_LEN]; /* From the mount's root on, which is the working directory. */
     int fd;              /* -1: none. */
     unsigned n;          /* Number of the acquire. */
     uint64_t token;      /* 0 = not known. */
@@ -45,7 +44,6 @@ struct style {
 
 struct worker {
     const struct style *style;
-    const char *mount;
     char name[24]; /* p and the process id. */
     uint64_t ttl_ns;
     unsigned n_locks;
