@@ -1,48 +1,23 @@
 #!/usr/bin/python3
 """npm's lockfile and proper-lockfile on two mounts.
 
-The packages (npm/package-lock.json) are installed below the build directory by npm, from whatever
-registry it is configured to use."""
+The packages are those of npm/package-lock.json (lib/npm.py)."""
 # seconds: 40
 # sanitized: no
 import os
-import shutil
-import subprocess
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "lib"))
-from cluster import Failed, check, equal, run_case, wait_for  # noqa: E402
+import npm  # noqa: E402
+from cluster import check, equal, run_case, wait_for  # noqa: E402
 from lockers import (PATIENCE_S, Holder, Locker, exclusion, handoff, is_refused, lease_runs_out,  # noqa: E402
                      nothing_left)
 
 SOURCES = os.path.join(HERE, "npm")
 TTL_S = 3  # Of leases on the mount `short`.
 LOST = 78
-
-
-def install(t):
-    """Returns the directory with node_modules."""
-    directory = os.path.join(t.build, "tests", "e2e", "npm")
-    wanted = {}
-    for name in ("package.json", "package-lock.json"):
-        with open(os.path.join(SOURCES, name), "rb") as f:
-            wanted[name] = f.read()
-    done = os.path.join(directory, "installed")
-    if not os.path.exists(done) or open(done, "rb").read() != wanted["package-lock.json"]:
-        shutil.rmtree(directory, ignore_errors=True)
-        os.makedirs(directory)
-        for name, data in wanted.items():
-            with open(os.path.join(directory, name), "wb") as f:
-                f.write(data)
-        npm = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=directory, check=False,
-                             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
-        if npm.returncode != 0:
-            raise Failed(f"npm ci: {npm.stdout[-500:]}{npm.stderr[-1500:]}")
-        with open(done, "wb") as f:
-            f.write(wanted["package-lock.json"])
-    return directory
 
 
 class Package(Locker):
@@ -119,7 +94,7 @@ def told(locker, cluster, a, b):
 def main(t):
     t.need_root()
     t.need_fuse()
-    directory = install(t)
+    directory = npm.install(t, "npm")
     c = t.cluster(3).start()
     a = c.mount("a", options="ttl=40s,timeout=20s,host=host-a")
     b = c.mount("b", options="ttl=40s,timeout=20s,host=host-b")

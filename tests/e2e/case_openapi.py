@@ -4,33 +4,18 @@
 # sanitized: no
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 import case_http  # noqa: E402
-from cluster import Failed, Skip, check, equal, run_case  # noqa: E402
+import npm  # noqa: E402
+from cluster import check, equal, run_case  # noqa: E402
 from gateway import Gateway  # noqa: E402
-
-SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "openapi")
-
-
-def install(directory):
-    """What package-lock.json says, with every package's checksum, and no package's scripts."""
-    if not shutil.which("npm"):
-        raise Skip("npm is needed for the validator")
-    shutil.copytree(SOURCE, directory)
-    done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=directory,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100,
-                          check=False)
-    if done.returncode != 0:
-        raise Failed(f"npm ci: {done.stdout[-500:]}{done.stderr[-1000:]}")
 
 
 def main(t):
-    directory = os.path.join(t.directory, "openapi")
-    install(directory)
+    directory = npm.install(t, "openapi")
     c = t.cluster(1).start()
     g = Gateway(c, options=("--no-auth", "--timeout", "2s")).wait_ready()
     g.record = []

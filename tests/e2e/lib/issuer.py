@@ -1,15 +1,12 @@
-"""A real authorization server for the tests: oidc-provider of npm, installed into the test's directory."""
+"""A real authorization server for the tests: oidc-provider of npm."""
 import base64
 import json
 import os
-import shutil
-import subprocess
 import urllib.parse
 import urllib.request
 
-from cluster import Failed, Process, Skip, wait_for
-
-SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "oidc")
+import npm
+from cluster import Failed, Process, wait_for
 
 
 def client(name, roles=(), alg="ES256", ttl_s=3600):
@@ -21,22 +18,10 @@ class Issuer:
         self.test = test
         self.port = test.free_port("127.0.0.1")
         self.url = f"http://127.0.0.1:{self.port}"
-        self.directory = os.path.join(test.directory, "oidc")
-        self.install()
-        self.config = os.path.join(self.directory, "config.json")
+        self.directory = npm.install(test, "oidc")
+        self.config = os.path.join(test.directory, "issuer.json")
         with open(self.config, "w") as f:
             json.dump({"port": self.port, "clients": clients}, f)
-
-    def install(self):
-        """What package-lock.json says, with every package's checksum, and no package's scripts."""
-        if not shutil.which("npm"):
-            raise Skip("npm is needed for the authorization server")
-        shutil.copytree(SOURCE, self.directory)
-        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                              cwd=self.directory, stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=100, check=False)
-        if done.returncode != 0:
-            raise Failed(f"npm ci: {done.stdout[-500:]}{done.stderr[-1000:]}")
 
     def start(self):
         self.process = Process(self.test, "issuer", ["node", os.path.join(self.directory, "server.mjs"),
