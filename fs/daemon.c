@@ -235,6 +235,10 @@ static void on_root(void *arg, const struct client_reply *reply)
     struct daemon *d = arg;
     if (d->stopping)
         return;
+    if (reply->status == -EACCES) {
+        fail(d, "the cluster at %s refuses this mount: %s", d->cluster, reply->text);
+        return;
+    }
     if (reply->status != 0 || reply->query->n_nodes == 0) {
         struct client_info info = client_info(d->client);
         fail(d, "no answer from the cluster at %s within %llu ms%s%s%s", d->cluster,

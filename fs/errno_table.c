@@ -45,7 +45,8 @@ int errno_of_status(int status)
         return ETIMEDOUT;
     case -EBUSY: /* Refused for load until the deadline. */
         return EBUSY;
-    case -EPERM: /* The cluster's policy. */
+    case -EPERM:  /* The cluster's policy: of a command, */
+    case -EACCES: /* and of a query. */
         return EACCES;
     case -EINVAL:
     case -EMSGSIZE:

@@ -104,6 +104,7 @@ struct client_result {
                                   released by the library). -ECANCELED: client closed. -EINVAL: the cluster
                                   calls it malformed. -EPERM: not authorised. -EBUSY: not done: refused for load,
                                   and repeated as often as the retry budget allowed. */
+    const char *text;          /* The cluster's sentence, until the callback returns; or "". */
     const Hf__Result *result;  /* Until the callback returns. code: enum lock_code. */
     uint64_t deadline_boot_ns; /* result.deadline_ns on our clock, safe to rely on; 0 = none. */
     uint64_t sent_boot_ns;     /* When it was sent first. */

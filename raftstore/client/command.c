@@ -244,9 +244,11 @@ static void remove_command(struct client *c, struct command *k)
 }
 
 /* Answer and free.  Nothing of `k` may be used after it. */
-static void finish(struct client *c, struct command *k, int status, const Hf__Result *r)
+static void
+finish_with(struct client *c, struct command *k, int status, const Hf__Result *r, const char *text)
 {
-    struct client_result out = {.status = status, .result = r, .sent_boot_ns = k->sent_boot_ns};
+    struct client_result out = {
+        .status = status, .text = text, .result = r, .sent_boot_ns = k->sent_boot_ns};
     if (r != NULL && r->deadline_ns != 0) {
         struct deadline_pair own = {k->sent_boot_ns, r->stamp_ns};
         uint64_t by_own = deadline_boot_ns(&own, r->deadline_ns);
@@ -261,6 +263,11 @@ static void finish(struct client *c, struct command *k, int status, const Hf__Re
         k->cb(k->arg, &out);
     client_trace_free(k->trace);
     free(k);
+}
+
+static void finish(struct client *c, struct command *k, int status, const Hf__Result *r)
+{
+    finish_with(c, k, status, r, "");
 }
 
 /* The cluster has answered a request for the first time. */
@@ -553,7 +560,7 @@ bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf
         break;
     case HF__FAILURE__CODE__DENIED:
     case HF__FAILURE__CODE__REFUSED:
-        finish(c, k, -EPERM, NULL);
+        finish_with(c, k, -EPERM, NULL, f->text != NULL ? f->text : "");
         commands_pump(c);
         break;
     case HF__FAILURE__CODE__NOT_LEADER:
@@ -576,8 +583,8 @@ bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf
 /* The caller's time is up. */
 static void time_out(struct client *c, struct command *k)
 {
-    struct client_result out = {.status = k->was_busy ? -EBUSY : -ETIMEDOUT,
-                                .sent_boot_ns = k->sent_boot_ns};
+    struct client_result out = {
+        .status = k->was_busy ? -EBUSY : -ETIMEDOUT, .text = "", .sent_boot_ns = k->sent_boot_ns};
     client_result_cb cb = k->cb;
     if (!makes_hold(k->op) || k->n_unresolved == 0) {
         finish(c, k, out.status, NULL);
@@ -694,6 +701,28 @@ void commands_on_session_ended(struct client *c, uint64_t session_id)
     while (((k = TAILQ_FIRST(&all->assigned)) != NULL && k->session_id == session_id) ||
            ((k = TAILQ_FIRST(&all->parked)) != NULL && k->session_id == session_id))
         finish_code(c, k, WIRE_CODE_NO_SESSION);
+}
+
+/* The first of those in line that was there before frame `end` and is the caller's. */
+static struct command *first_in_line(struct client *c, uint64_t end)
+{
+    struct command *k;
+    for (size_t i = 0; i < LINES; i++) {
+        TAILQ_FOREACH(k, &c->commands.lines[i], link)
+        {
+            if (k->id < end && !k->internal && !k->orphan)
+                return k;
+        }
+    }
+    return NULL;
+}
+
+void commands_on_session_denied(struct client *c, const char *text)
+{
+    uint64_t end = c->id_next; /* Callbacks may send more. */
+    struct command *k;
+    while ((k = first_in_line(c, end)) != NULL)
+        finish_with(c, k, -EPERM, NULL, text);
 }
 
 void commands_on_session_kept(struct client *c)

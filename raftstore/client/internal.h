@@ -225,6 +225,8 @@ bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf
 void commands_on_event(struct client *c, const Hf__Event *e);
 void commands_on_gap(struct client *c);
 void commands_on_session_ended(struct client *c, uint64_t session_id);
+/* There will be no session: who waits for one is told so.  Of these commands nothing was done. */
+void commands_on_session_denied(struct client *c, const char *text);
 /* A keepalive says that the session is there (again). */
 void commands_on_session_kept(struct client *c);
 void commands_fail_all(struct client *c);

@@ -230,7 +230,6 @@ bool session_on_result(struct client *c, uint64_t id, const Hf__Result *r)
 bool session_on_failure(struct client *c, uint64_t id, const Hf__Failure *f)
 {
     struct session *s = &c->session;
-    (void)f; /* Whatever it is, there is nothing better than trying again. */
     uint64_t sent_ns;
     if (!take_frame(s, id, &sent_ns))
         return false;
@@ -238,9 +237,11 @@ bool session_on_failure(struct client *c, uint64_t id, const Hf__Failure *f)
         client_on_session_closed(c);
     else if (s->state == SESSION_OPENING)
         open_later(c);
-    else
+    else /* Whatever it is, there is nothing better than trying again. */
         boot_timer_set(&c->timers, &s->keepalive,
                        client_after_ms(c, client_backoff_ms(c, 20, s->granted_ttl_ms / 6 + 1, 0)));
+    if (s->state == SESSION_NONE && f->code == HF__FAILURE__CODE__DENIED)
+        commands_on_session_denied(c, f->text != NULL ? f->text : "");
     return true;
 }
 

@@ -7,6 +7,7 @@ static const struct bytes none = {NULL, 0};
 
 struct walk {
     bool (*visit)(void *arg, const struct lock_node_view *node);
+    bool (*enter)(void *arg, struct bytes path); /* NULL: always. */
     void *arg;
     char path[LOCK_PATH_BYTES_MAX + 1]; /* Of the directory at hand, with a slash behind. */
 };
@@ -78,6 +79,8 @@ static bool walk_below(
             continue;
         size_t below = size + n->name_size;
         memcpy(w->path + size, n->name, n->name_size);
+        if (w->enter != NULL && !w->enter(w->arg, bytes_of(w->path, below)))
+            continue;
         w->path[below++] = '/';
         if (!walk_below(w, n, below, none, at ? after : none))
             return false;
@@ -89,10 +92,11 @@ void lock_list_prefix(const struct lock_table *t,
                       struct bytes prefix,
                       struct bytes after,
                       bool (*visit)(void *arg, const struct lock_node_view *node),
+                      bool (*enter)(void *arg, struct bytes path),
                       void *arg)
 {
     const struct node *d = t->root;
-    struct walk w = {.visit = visit, .arg = arg};
+    struct walk w = {.visit = visit, .enter = enter, .arg = arg};
     /* Down to the directory that the prefix names whole, `after` walking along. */
     while (prefix.size > 0 && memchr(prefix.data, '/', prefix.size) != NULL) {
         struct bytes name, after_name = none;

@@ -109,11 +109,16 @@ enum lock_code lock_list(const struct lock_table *t,
                          void *arg);
 
 /* Visit all locks and explicit directories whose path begins with `prefix`, in tree order (byte
- * order of the components), starting behind the path `after` ("" = from the first). */
+ * order of the components), starting behind the path `after` ("" = from the first).
+ *
+ * @visit: false: stop.
+ * @enter: asked before what is below a directory is visited (explicit or not, but for those that
+ * the prefix names whole); false: it is left out.  NULL: none is. */
 void lock_list_prefix(const struct lock_table *t,
                       struct bytes prefix,
                       struct bytes after,
                       bool (*visit)(void *arg, const struct lock_node_view *node),
+                      bool (*enter)(void *arg, struct bytes path),
                       void *arg);
 
 struct lock_session_view {

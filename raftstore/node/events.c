@@ -228,9 +228,19 @@ static void deliver_to(struct events *e,
                        int64_t wall_offset_ns,
                        struct bytes *field)
 {
+    struct lock_effect room;
     if (sub->last_serial == e->serial || index <= sub->after_index)
         return;
     sub->last_serial = e->serial;
+    const struct lock_effect *told = sub->filter == NULL ? f : sub->filter(sub->arg, f, &room);
+    if (told == NULL)
+        return;
+    if (told != f) {
+        e->counts.delivered++;
+        sub->deliver(sub->arg, encode(e, index, stamp_ns, told, wall_offset_ns));
+        *field = bytes_of(NULL, 0); /* Its bytes were overwritten. */
+        return;
+    }
     if (field->data == NULL)
         *field = encode(e, index, stamp_ns, f, wall_offset_ns);
     e->counts.delivered++;

@@ -35,6 +35,11 @@ struct events_sub {
     /* Take one event: the bytes of one `events` field of the message Events, tag included; they
      * live for the call. */
     void (*deliver)(void *arg, struct bytes field);
+    /* NULL, or what it may be told of an effect that it wants: the effect itself, `room` filled in
+     * with something else, or NULL: nothing. */
+    const struct lock_effect *(*filter)(void *arg,
+                                        const struct lock_effect *effect,
+                                        struct lock_effect *room);
     void *arg;
 };
 

@@ -32,6 +32,7 @@ void conn_close(struct conn *c)
     TAILQ_REMOVE(c->hello ? &l->conns : &l->fresh, c, link);
     l->n_conns--;
     l->output_bytes -= c->counted;
+    access_deinit(&c->access);
     buf_deinit(&c->events);
     free(c);
     if (chunk_request != 0) {
@@ -287,6 +288,7 @@ struct listener_stats listener_figures(const struct listener *l)
     s.requests = l->requests.n_used;
     s.output_bytes = l->output_bytes;
     s.subscribers = events_n_subs(l->config.events);
+    s.denied = l->denials.denied;
     return s;
 }
 
@@ -316,6 +318,8 @@ static void listener_unref(void *arg)
     void (*closed)(void *arg) = l->closed;
     void *closed_arg = l->closed_arg;
     requests_deinit(&l->requests);
+    access_policy_unref(l->policy);
+    buf_deinit(&l->changed);
     arena_deinit(&l->arena);
     arena_deinit(&l->answer_arena);
     free(l);

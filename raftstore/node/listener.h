@@ -13,6 +13,7 @@
 
 #include "raftstore/base/address.h"
 #include "raftstore/base/clock.h"
+#include "raftstore/node/access.h"
 #include "raftstore/node/events.h"
 #include "raftstore/node/replica.h"
 #include "raftstore/node/stream.h"
@@ -58,9 +59,16 @@ struct listener_config {
                                   struct bytes command);
     /* A linearizable read: listener_read_done() follows if REPLICA_OK. */
     enum replica_status (*read)(void *arg, uint64_t now_ns, uint64_t request_id);
-    /* Append the NodeFrame that answers a query from the present state; `arena` is for use. */
-    void (*answer)(
-        void *arg, uint64_t frame_id, const Hf__Query *query, struct arena *arena, struct buf *out);
+    /* What a policy's decisions are made from; asked only when there is one. */
+    struct access_state (*state)(void *arg);
+    /* Append the NodeFrame that answers a query from the present state, as far as `access` lets
+     * that be seen (access_query() said yes); `arena` is for use. */
+    void (*answer)(void *arg,
+                   const struct access *access,
+                   uint64_t frame_id,
+                   const Hf__Query *query,
+                   struct arena *arena,
+                   struct buf *out);
     /* An operator's request; listener_admin_done() or listener_chunk() follow if REPLICA_OK. Else
      * *ret_text may say why (static storage). */
     enum replica_status (*admin)(void *arg,
@@ -105,6 +113,13 @@ void listener_admin_done(struct listener *l,
  * Return: false when the client is gone. */
 bool listener_chunk(struct listener *l, uint64_t request_id, const Hf__SnapshotChunk *chunk);
 
+/* Judge clients by this policy from now on, in what is under way too; connections stay.  Who
+ * resumes a subscription from before is told that there is a gap: what was kept from him would be
+ * missing.
+ *
+ * @policy: gets a reference of the listener's; NULL: by the kind of their certificates. */
+void listener_set_policy(struct listener *l, struct access_policy *policy);
+
 /* Ends the connections of all subscribers: they missed events, and learn it when they resume. */
 void listener_drop_subscribers(struct listener *l);
 
@@ -121,6 +136,7 @@ struct listener_stats {
     uint64_t output_bytes;                         /* Not yet taken by clients. */
     uint64_t accepted, refused_busy, dropped_slow; /* Since start. */
     uint64_t keepalives;                           /* Of sessions: accepted since start. */
+    uint64_t denied;                               /* Requests; since start. */
     uint64_t command_p50_us, command_p99_us;       /* Arrival to answer, recent. */
 };
 struct listener_stats listener_stats(const struct listener *l);

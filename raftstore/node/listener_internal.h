@@ -17,6 +17,7 @@ struct conn {
     TAILQ_ENTRY(conn) link; /* In `fresh` until its hello, then in `conns`. */
     struct listener *listener;
     struct stream *stream;
+    struct access access; /* conn_access() brings it up to date. */
     struct request_list requests;
     unsigned n_requests[REQUEST_KINDS];
     bool hello;
@@ -38,6 +39,10 @@ struct listener {
     struct bind_set binds[LISTENER_BINDS_MAX];
     unsigned n_binds;
     unsigned n_binds_open;
+    struct access_policy *policy; /* NULL: none. */
+    uint64_t policy_index;        /* Events up to this one were filtered by an older one. */
+    struct access_log denials;
+    struct buf changed;     /* A command with a field set by us. */
     struct conn_list fresh; /* No hello yet; oldest first. */
     struct conn_list conns;
     unsigned n_conns;
@@ -55,6 +60,27 @@ struct listener {
 /* Where to append frames; NULL when the connection has too much unread output (it is doomed). */
 struct buf *conn_out(struct conn *c);
 void conn_close(struct conn *c);
+
+/* What the client may do, as of now. */
+struct access *conn_access(struct conn *c);
+
+/* May it send that?  What may not is counted and logged, and the sentence for the client is
+ * appended, with a NUL.
+ *
+ * @bytes:    the packed command; set to another one (that lasts until the next call) if it may do
+ * it with a field changed.
+ * @answered: the answer is about to be made; else it is to be asked for.
+ * Return: ACCESS_YES, _NO, _NO_SESSION or _LATER. */
+enum access_answer conn_may_command(struct conn *c,
+                                    const struct lock_command *command,
+                                    struct bytes *bytes,
+                                    struct buf *ret_sentence);
+bool conn_may_query(struct conn *c, const Hf__Query *q, bool answered, struct buf *ret_sentence);
+bool conn_may_admin(struct conn *c, struct buf *ret_sentence);
+
+/* struct events_sub.filter */
+const struct lock_effect *
+conn_filter(void *arg, const struct lock_effect *effect, struct lock_effect *room);
 
 /* End the Events frame that is being gathered, so that what is appended next comes after it. */
 void conn_seal_events(struct conn *c);

@@ -60,14 +60,11 @@ fail_status(struct conn *c, uint64_t frame_id, enum replica_status status, const
     fail(c, frame_id, table[i].code, text != NULL && *text != '\0' ? text : table[i].text);
 }
 
-static void deny(struct conn *c, uint64_t frame_id, const char *why)
+/* @sentence: ends with a NUL; given up. */
+static void deny(struct conn *c, uint64_t frame_id, struct buf *sentence)
 {
-    const struct identity *identity = stream_identity(c->stream);
-    char name[64];
-    LOG_WARN("denied", "client=%s certificate=%s/%s why=%s",
-             stream_peer_name(c->stream, name, sizeof name), identity_kind_name(identity->kind),
-             identity->name, log_quote(bytes_str(why)));
-    fail(c, frame_id, HF__FAILURE__CODE__DENIED, why);
+    fail(c, frame_id, HF__FAILURE__CODE__DENIED, (const char *)sentence->data);
+    buf_deinit(sentence);
 }
 
 /* Requests. -------------------------------------------------------------------------------- */
@@ -157,6 +154,37 @@ static enum replica_urgency urgency_of(unsigned op)
     }
 }
 
+/* The session is not there, or another's: which of them is nothing to tell.  There is no stamp:
+ * nothing was done at any time. */
+static void no_session(struct conn *c, uint64_t frame_id)
+{
+    struct listener *l = c->listener;
+    Hf__NodeFrame frame = HF__NODE_FRAME__INIT;
+    Hf__Result result = HF__RESULT__INIT;
+    result.code = LOCK_NO_SESSION;
+    frame.id = frame_id;
+    frame.body_case = HF__NODE_FRAME__BODY_RESULT;
+    frame.result = &result;
+    request_stats_count(&l->counts, l->what, LOCK_NO_SESSION);
+    put(c, &frame);
+}
+
+/* Return: false: it may not, and was told. */
+static bool
+may_command(struct conn *c, uint64_t frame_id, const struct lock_command *k, struct bytes *bytes)
+{
+    struct buf sentence = BUF_INIT;
+    enum access_answer answer = conn_may_command(c, k, bytes, &sentence);
+    if (answer == ACCESS_NO)
+        deny(c, frame_id, &sentence);
+    else if (answer == ACCESS_NO_SESSION)
+        no_session(c, frame_id);
+    else if (answer == ACCESS_LATER)
+        fail_status(c, frame_id, REPLICA_BUSY, NULL);
+    buf_deinit(&sentence);
+    return answer == ACCESS_YES;
+}
+
 static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
 {
     struct listener *l = c->listener;
@@ -167,11 +195,8 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
         return;
     }
     l->what = (unsigned)checked.op;
-    const char *why = access_command(stream_identity(c->stream), &checked);
-    if (why != NULL) {
-        deny(c, frame_id, why);
+    if (!may_command(c, frame_id, &checked, &bytes))
         return;
-    }
     /* The clock is read after the request was: cluster time is stamped from it, and a client
      * counts its deadline from before it sent. */
     uint64_t now_ns = clock_mono_ns(l->config.clock);
@@ -212,28 +237,40 @@ static Hf__Query *query_copy(const Hf__Query *q)
     return copy;
 }
 
-static void answer(struct conn *c, uint64_t frame_id, const Hf__Query *q)
+/* Return: false: it was denied. */
+static bool answer(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 {
     struct listener *l = c->listener;
+    struct buf sentence = BUF_INIT;
+    if (!conn_may_query(c, q, true, &sentence)) {
+        deny(c, frame_id, &sentence);
+        return false;
+    }
     struct buf *out = conn_out(c);
     if (out != NULL)
-        l->config.answer(l->config.arg, frame_id, q, &l->answer_arena, out);
+        l->config.answer(l->config.arg, &c->access, frame_id, q, &l->answer_arena, out);
     arena_reset(&l->answer_arena);
+    return true;
 }
 
 static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 {
     struct listener *l = c->listener;
+    struct buf sentence = BUF_INIT;
     unsigned what = (unsigned)q->what; /* Any number that the client liked. */
     l->what = what <= HF__QUERY__WHAT__TOKEN ? REQUEST_WHAT_QUERY + what : REQUEST_WHAT_OTHER;
     if (q->what == HF__QUERY__WHAT__STATUS) {
-        request_stats_count(&l->counts, l->what, LOCK_OK);
-        answer(c, frame_id, q); /* Needs no majority: it tells what this node knows. */
+        if (answer(c, frame_id, q)) /* Needs no majority: it tells what this node knows. */
+            request_stats_count(&l->counts, l->what, LOCK_OK);
         return;
     }
     if (q->path.len > LOCK_PATH_BYTES_MAX || q->after.len > LOCK_PATH_BYTES_MAX ||
         q->owner.len > LOCK_OWNER_BYTES_MAX) {
         fail_status(c, frame_id, REPLICA_BAD, "a name is too long"); /* It would be kept. */
+        return;
+    }
+    if (!conn_may_query(c, q, false, &sentence)) {
+        deny(c, frame_id, &sentence);
         return;
     }
     uint64_t now_ns = clock_mono_ns(l->config.clock);
@@ -251,11 +288,12 @@ static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 static void on_admin(struct conn *c, uint64_t frame_id, const Hf__Admin *a)
 {
     struct listener *l = c->listener;
+    struct buf sentence = BUF_INIT;
     l->what = REQUEST_WHAT_ADMIN;
-    const char *text = access_admin(stream_identity(c->stream));
+    const char *text = NULL;
     uint64_t now_ns = clock_mono_ns(l->config.clock);
-    if (text != NULL) {
-        deny(c, frame_id, text);
+    if (!conn_may_admin(c, &sentence)) {
+        deny(c, frame_id, &sentence);
         return;
     }
     struct request *r = begin(c, frame_id, now_ns, REQUEST_ADMIN);
@@ -277,6 +315,7 @@ static void on_subscribe(struct conn *c, uint64_t frame_id, const Hf__Subscribe 
         c->sub->deliver = conn_event;
         c->sub->arg = c;
     }
+    c->sub->filter = l->policy != NULL ? conn_filter : NULL;
     if (events_subscribe(l->config.events, c->sub, s) < 0) {
         fail(c, frame_id, HF__FAILURE__CODE__BAD_REQUEST, "too many prefixes in one subscription");
         return;
@@ -284,7 +323,8 @@ static void on_subscribe(struct conn *c, uint64_t frame_id, const Hf__Subscribe 
     Hf__NodeFrame frame = HF__NODE_FRAME__INIT;
     Hf__SubscribeReply reply = HF__SUBSCRIBE_REPLY__INIT;
     uint64_t applied = l->config.applied_index(l->config.arg);
-    reply.gap = s->from_index != 0 && !events_reach(l->config.events, s->from_index);
+    reply.gap = s->from_index != 0 &&
+                (!events_reach(l->config.events, s->from_index) || s->from_index < l->policy_index);
     /* A node that lags behind the one subscribed to before still has those events before it. */
     reply.index = c->sub->after_index = s->from_index == 0 || reply.gap ? applied : s->from_index;
     frame.id = frame_id;
@@ -432,12 +472,10 @@ void listener_read_done(struct listener *l, uint64_t id, enum replica_status sta
         return;
     struct conn *c = r->owner;
     l->what = r->what;
-    if (status == REPLICA_OK)
+    if (status == REPLICA_OK && (c == NULL || answer(c, r->frame_id, r->body)))
         request_stats_done(&l->counts, r->what, LOCK_OK,
                            clock_mono_ns(l->config.clock) - r->begin_ns);
-    if (c != NULL && status == REPLICA_OK)
-        answer(c, r->frame_id, r->body);
-    else if (c != NULL)
+    if (c != NULL && status != REPLICA_OK)
         fail_status(c, r->frame_id, status, NULL);
     end(l, r);
 }

@@ -40,7 +40,7 @@ static void stop(struct daemon *d)
     node_stop(d->node, on_stopped, d);
 }
 
-/* SIGHUP: certificates may have been renewed. */
+/* SIGHUP: certificates may have been renewed, the policy changed. */
 static void reload(struct daemon *d)
 {
     char *sentence = NULL;
@@ -50,6 +50,7 @@ static void reload(struct daemon *d)
         LOG_ERROR("certificates not reloaded, the old ones stay", "why=%s",
                   log_quote(bytes_str(sentence)));
     free(sentence);
+    node_reload_policy(d->node);
 }
 
 static void on_signal(uv_signal_t *signal, int number)

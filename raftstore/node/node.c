@@ -333,6 +333,8 @@ static int start_parts(struct node *n, const struct node_member *own, char **ret
     struct replica_entry first = {0};
     int rv = node_load_tls(n, ret_sentence);
     if (rv == 0)
+        rv = node_load_policy(n, ret_sentence);
+    if (rv == 0)
         rv = node_http_open(n, ret_sentence);
     if (rv < 0)
         return rv;
@@ -438,6 +440,7 @@ static void maybe_free(struct node *n)
     replica_free(n->replica);
     events_free(n->events);
     node_io_deinit(n);
+    node_policy_deinit(n);
     stream_hub_deinit(&n->hub);
     free(n->failure);
     free(n->data);

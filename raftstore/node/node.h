@@ -34,8 +34,10 @@ struct node_config {
     bool insecure; /* Plain TCP beyond loopback is allowed. */
     struct address
         http; /* Where to tell of itself: /metrics, /healthz, /readyz; host "" = nowhere. */
-    bool http_insecure;            /* There beyond loopback, too (it is in the clear). */
-    const char *tls;               /* Directory of ca.crt, tls.crt, tls.key; NULL = plain TCP. */
+    bool http_insecure; /* There beyond loopback, too (it is in the clear). */
+    const char *tls;    /* Directory of ca.crt, tls.crt, tls.key; NULL = plain TCP. */
+    const char *policy; /* holdfast-policy(5) of the clients' certificates; NULL = their kind alone
+                           decides.  Only with tls. */
     unsigned election_timeout_ms;  /* 0 = default. */
     unsigned heartbeat_ms;         /* 0 = default. */
     size_t snapshot_log_bytes;     /* 0 = default. */
@@ -68,6 +70,11 @@ void node_metrics(const struct node *n, struct buf *out);
  *
  * Return: NULL: yes; else why not (static storage). */
 const char *node_unready(const struct node *n);
+
+/* Read the policy anew, on the worker pool; a bad file is logged and leaves the old one in force.
+ * Connections stay; new decisions are made by the new one as soon as it is there.  Nothing happens
+ * without a policy. */
+void node_reload_policy(struct node *n);
 
 /* Hand leadership over (bounded by about two election timeouts), stop serving, finish writes, then
  * `cb`; the node is freed before it. */

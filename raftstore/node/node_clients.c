@@ -45,6 +45,14 @@ static enum replica_status clients_read(void *arg, uint64_t now_ns, uint64_t req
                             : REPLICA_STOPPED;
 }
 
+static struct access_state clients_state(void *arg)
+{
+    const struct node *n = arg;
+    struct replica_view v = replica_view(n->replica);
+    return (struct access_state){replica_table(n->replica), v.state == RAFT_LEADER,
+                                 v.state == RAFT_LEADER && v.ready};
+}
+
 static uint64_t clients_applied_index(void *arg)
 {
     const struct node *n = arg;
@@ -83,6 +91,7 @@ struct listener_config node_listener_config(struct node *n)
         .members = clients_members,
         .submit = clients_submit,
         .read = clients_read,
+        .state = clients_state,
         .answer = query_answer,
         .admin = admin_begin,
         .chunk_taken = admin_chunk_taken,

@@ -104,8 +104,13 @@ struct node {
     uv_idle_t awake;  /* Keeps the next poll from sleeping. */
     uv_timer_t stop_timer;
     uint64_t begin_ns;
-    int64_t tls_told_s;     /* When the end of our certificate was logged; wall clock. */
-    int64_t wall_offset_ns; /* Wall clock minus cluster time, as of the last turn. */
+    int64_t tls_told_s;           /* When the end of our certificate was logged; wall clock. */
+    int64_t wall_offset_ns;       /* Wall clock minus cluster time, as of the last turn. */
+    struct access_policy *policy; /* NULL: none. */
+    uv_work_t policy_work;        /* Reading it again. */
+    bool policy_reading, policy_again;
+    struct policy *policy_read; /* The worker's: what it read, or why not. */
+    char *policy_sentence;
     char leader_address[300];
     uint64_t leader_id;
     uint64_t n_leader_changes; /* How often another leader became known. */
@@ -164,6 +169,10 @@ void node_io_deinit(struct node *n);
 int node_load_tls(struct node *n, char **ret_sentence);
 void node_tls_sweep(struct node *n);
 
+/* node_policy.c: load the policy, if there is to be one. */
+int node_load_policy(struct node *n, char **ret_sentence);
+void node_policy_deinit(struct node *n);
+
 void node_tell_deferred(struct node *n);
 void node_snapshot_sweep(struct node *n);
 extern const struct replica_io node_replica_io;
@@ -178,8 +187,12 @@ void node_on_loaded(void *arg, struct lock_table *table, int status, const char 
 struct listener_config node_listener_config(struct node *n);
 
 /* query.c */
-void query_answer(
-    void *arg, uint64_t frame_id, const Hf__Query *query, struct arena *arena, struct buf *out);
+void query_answer(void *arg,
+                  const struct access *access,
+                  uint64_t frame_id,
+                  const Hf__Query *query,
+                  struct arena *arena,
+                  struct buf *out);
 
 void query_members(struct node *n, struct arena *arena, Hf__QueryReply *reply);
 

@@ -24,6 +24,9 @@ static const char help_text[] =
     "  --join                  do not found a cluster: wait to be added by 'holdfast member add'\n"
     "  --tls DIR               speak TLS 1.3 only, with DIR/ca.crt, DIR/tls.crt and DIR/tls.key\n"
     "                          ('holdfast cert' makes them; SIGHUP: read them anew)\n"
+    "  --policy FILE           with --tls: what each certificate may do, path by path\n"
+    "                          (holdfast-policy(5); SIGHUP: read it anew); without it the kind of\n"
+    "                          the certificate decides\n"
     "  --insecure              allow plain TCP beyond loopback\n"
     "  --http HOST:PORT        serve /metrics, /healthz and /readyz there, in the clear\n"
     "  --http-insecure         allow that beyond loopback (--insecure allows it, too)\n"
@@ -54,6 +57,7 @@ enum {
     OPT_TLS,
     OPT_HTTP,
     OPT_HTTP_INSECURE,
+    OPT_POLICY,
     OPT_LOG_LEVEL,
     OPT_ELECTION,
     OPT_HEARTBEAT,
@@ -73,6 +77,7 @@ static const struct option long_options[] = {
     {"tls", required_argument, NULL, OPT_TLS},
     {"http", required_argument, NULL, OPT_HTTP},
     {"http-insecure", no_argument, NULL, OPT_HTTP_INSECURE},
+    {"policy", required_argument, NULL, OPT_POLICY},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"election-timeout-ms", required_argument, NULL, OPT_ELECTION},
     {"heartbeat-ms", required_argument, NULL, OPT_HEARTBEAT},
@@ -198,6 +203,9 @@ static int one_option(int option, char *value, struct node_config *c)
     case OPT_HTTP_INSECURE:
         c->http_insecure = true;
         return -1;
+    case OPT_POLICY:
+        c->policy = value;
+        return -1;
     case OPT_LOG_LEVEL:
         return log_level(value);
     case OPT_ELECTION:
@@ -244,6 +252,8 @@ static int check_whole(const struct node_config *c)
     }
     if (c->tls != NULL && c->insecure)
         return usage("--tls and --insecure exclude each other");
+    if (c->policy != NULL && c->tls == NULL)
+        return usage("--policy needs --tls: it judges clients by their certificates");
     if (!own)
         return usage("--member for this node (%llu) is missing", (unsigned long long)c->id);
     unsigned election_ms = c->election_timeout_ms != 0 ? c->election_timeout_ms : 250;

@@ -3,6 +3,7 @@
 
 #include "raftstore/base/clock.h"
 #include "raftstore/lock/view.h"
+#include "raftstore/node/access.h"
 #include "raftstore/wire/frame.h"
 #include "raftstore/wire/pack.h"
 
@@ -12,6 +13,8 @@
 /* Gathers one answer. */
 struct gather {
     const struct lock_table *table;
+    const struct access *access; /* Who asks. */
+    bool his;                    /* About what is his: paths are told that he may not read, too. */
     struct arena *arena;
     uint64_t now_ns;        /* Cluster time. */
     int64_t wall_offset_ns; /* Wall clock minus cluster time. */
@@ -143,7 +146,7 @@ static Hf__Node *node_make(struct gather *g, const struct lock_node_view *v)
     out->gid = v->gid;
     out->perm = v->perm;
     out->changed_wall_ms = v->changed_ns != 0 ? wall_ms(g, v->changed_ns) : 0;
-    out->n_children = v->n_children;
+    out->n_children = access_reads(g->access, v->path) ? v->n_children : 0;
     out->waiters_total = v->n_waiters;
     out->holds_total = v->n_holds;
     g->bytes += 96 + v->path.size;
@@ -171,6 +174,8 @@ static bool full(struct gather *g, size_t n)
 static bool node_visit(void *arg, const struct lock_node_view *v)
 {
     struct gather *g = arg;
+    if (!access_sees(g->access, v->path, v->type == LOCK_NODE_DIRECTORY))
+        return true;
     if (full(g, g->n_nodes))
         return false;
     g->nodes[g->n_nodes++] = node_make(g, v);
@@ -197,6 +202,8 @@ static Hf__Session *session_make(struct gather *g, const struct lock_session_vie
 static bool session_visit(void *arg, const struct lock_session_view *v)
 {
     struct gather *g = arg;
+    if (!access_sees_session(g->access, v))
+        return true;
     if (full(g, g->n_sessions))
         return false;
     g->sessions[g->n_sessions++] = session_make(g, v);
@@ -207,6 +214,8 @@ static bool session_visit(void *arg, const struct lock_session_view *v)
 static bool session_hold_visit(void *arg, struct bytes path, const struct lock_hold_view *h)
 {
     struct gather *g = arg;
+    if (!g->his && !access_reads(g->access, path))
+        return true;
     if (full(g, g->n_nodes))
         return false;
     Hf__Node *out = arena_alloc(g->arena, sizeof *out);
@@ -221,6 +230,15 @@ static bool session_hold_visit(void *arg, struct bytes path, const struct lock_h
     return true;
 }
 
+static void answer_show(struct gather *g, const Hf__Query *q)
+{
+    struct lock_node_view view = lock_lookup(g->table, pack_bytes(q->path));
+    if (!access_sees(g->access, view.path, view.type == LOCK_NODE_DIRECTORY))
+        view = (struct lock_node_view){.path = view.path};
+    g->nodes[g->n_nodes++] = node_make(g, &view);
+    g->nodes[0]->path = q->path; /* Of nothing, too. */
+}
+
 static void answer_session(struct gather *g, uint64_t session_id, Hf__QueryReply *reply)
 {
     struct lock_session_view v;
@@ -229,6 +247,7 @@ static void answer_session(struct gather *g, uint64_t session_id, Hf__QueryReply
         return;
     }
     g->sessions[g->n_sessions++] = session_make(g, &v);
+    g->his = access_is_own(g->access, &v);
     lock_session_holds(g->table, session_id, session_hold_visit, g);
 }
 
@@ -236,6 +255,7 @@ static void answer_token(struct gather *g, uint64_t token, Hf__QueryReply *reply
 {
     struct lock_hold_view hold;
     struct bytes path;
+    g->his = true; /* access_query() has judged it. */
     if (!lock_find_token(g->table, token, &hold, &path))
         reply->code = LOCK_NOT_FOUND;
     else
@@ -272,22 +292,19 @@ void query_members(struct node *n, struct arena *arena, Hf__QueryReply *reply)
 static void answer_body(struct node *n, struct gather *g, const Hf__Query *q, Hf__QueryReply *reply)
 {
     struct bytes path = pack_bytes(q->path), after = pack_bytes(q->after);
-    struct lock_node_view view;
     switch (q->what) {
     case HF__QUERY__WHAT__STATUS:
         reply->status = status_make(n, g->arena);
         query_members(n, g->arena, reply);
         break;
     case HF__QUERY__WHAT__SHOW:
-        view = lock_lookup(g->table, path);
-        (void)node_visit(g, &view);  /* The first one always has room. */
-        g->nodes[0]->path = q->path; /* Of nothing, too. */
+        answer_show(g, q);
         break;
     case HF__QUERY__WHAT__LIST:
-        reply->code = lock_list(g->table, path, after, node_visit, g);
+        reply->code = access_list(g->access, g->table, path, after, node_visit, g);
         break;
     case HF__QUERY__WHAT__LIST_PREFIX:
-        lock_list_prefix(g->table, path, after, node_visit, g);
+        access_list_prefix(g->access, g->table, path, after, node_visit, g);
         break;
     case HF__QUERY__WHAT__SESSIONS:
         lock_sessions(g->table, q->session_id, session_visit, g);
@@ -310,12 +327,17 @@ static void answer_body(struct node *n, struct gather *g, const Hf__Query *q, Hf
     }
 }
 
-void query_answer(
-    void *arg, uint64_t frame_id, const Hf__Query *q, struct arena *arena, struct buf *out)
+void query_answer(void *arg,
+                  const struct access *access,
+                  uint64_t frame_id,
+                  const Hf__Query *q,
+                  struct arena *arena,
+                  struct buf *out)
 {
     struct node *n = arg;
     uint64_t now_ns = clock_mono_ns(n->clock);
     struct gather g = {.table = replica_table(n->replica),
+                       .access = access,
                        .arena = arena,
                        .now_ns = replica_cluster_now_ns(n->replica, now_ns),
                        .wall_offset_ns = n->wall_offset_ns,

@@ -93,6 +93,7 @@ metrics_fill(struct node *n, struct arena *arena, const struct listener_stats *l
     metric(s, arena, "subscribers", l->subscribers);
     metric(s, arena, "connections_accepted", l->accepted);
     metric(s, arena, "refused_busy", l->refused_busy);
+    metric(s, arena, "denied", l->denied);
     metric(s, arena, "clients_dropped_slow", l->dropped_slow);
     metric(s, arena, "clients_output_bytes", l->output_bytes);
     metric(s, arena, "commands_queued", v.n_queued);

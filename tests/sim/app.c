@@ -555,5 +555,5 @@ void app_check_end(struct app *a, const struct lock_table *t)
     }
     (void)snprintf(s.prefix, sizeof s.prefix, "a%u.%llu.", a->site.number,
                    (unsigned long long)a->incarnation);
-    lock_list_prefix(t, bytes_str(""), bytes_str(""), visit_node, &s);
+    lock_list_prefix(t, bytes_str(""), bytes_str(""), visit_node, NULL, &s);
 }

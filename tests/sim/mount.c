@@ -785,5 +785,5 @@ void mount_check_end(struct mount *m, const struct lock_table *t)
             world_fail(m->site.world, "process %u.%u still %s in the end", m->site.number, i,
                        p->request != NULL ? "waits" : "holds a lock");
     }
-    lock_list_prefix(t, bytes_str(""), bytes_str(""), visit_node, &s);
+    lock_list_prefix(t, bytes_str(""), bytes_str(""), visit_node, NULL, &s);
 }

@@ -61,11 +61,15 @@ static enum replica_status on_read(void *arg, uint64_t at_ns, uint64_t request_i
     return replica_read(s->node.replica, at_ns, request_id, at_ns + READ_NS);
 }
 
-static void on_answer(
-    void *arg, uint64_t frame_id, const Hf__Query *query, struct arena *arena, struct buf *out)
+static void on_answer(void *arg,
+                      const struct access *access,
+                      uint64_t frame_id,
+                      const Hf__Query *query,
+                      struct arena *arena,
+                      struct buf *out)
 {
     struct serve *s = arg;
-    query_answer(&s->node, frame_id, query, arena, out);
+    query_answer(&s->node, access, frame_id, query, arena, out);
 }
 
 static enum replica_status on_admin(

@@ -66,10 +66,15 @@ static enum replica_status fake_read(void *arg, uint64_t now_ns, uint64_t reques
     return REPLICA_OK;
 }
 
-static void fake_answer(
-    void *arg, uint64_t frame_id, const Hf__Query *query, struct arena *arena, struct buf *out)
+static void fake_answer(void *arg,
+                        const struct access *access,
+                        uint64_t frame_id,
+                        const Hf__Query *query,
+                        struct arena *arena,
+                        struct buf *out)
 {
     struct test *t = arg;
+    (void)access;
     (void)arena;
     Hf__NodeFrame frame = HF__NODE_FRAME__INIT;
     Hf__QueryReply reply = HF__QUERY_REPLY__INIT;

@@ -105,7 +105,7 @@ static void expect_prefix(
     struct fixture *f, const char *prefix, const char *after, unsigned n_max, const char *want)
 {
     struct listing l = {.n_max = n_max};
-    lock_list_prefix(f->t, bytes_str(prefix), bytes_str(after), add_name, &l);
+    lock_list_prefix(f->t, bytes_str(prefix), bytes_str(after), add_name, NULL, &l);
     buf_add(&l.text, "", 1);
     assert_string_equal(l.text.data, want);
     buf_deinit(&l.text);

@@ -124,6 +124,7 @@ struct cli_result {
     uint64_t ttl_ms;
     uint64_t remaining_ms; /* Of the deadline that was granted; 0 = none. */
     char holder[160];      /* LOCK_CONFLICT: for people. */
+    char text[300];        /* Of a status: the cluster's sentence, or "". */
 };
 void cli_command(struct cli *cli, const Hf__Command *command, struct cli_result *ret_result);
 

@@ -278,6 +278,8 @@ static void on_result(void *arg, const struct client_result *r)
 {
     struct call *call = arg;
     call->status = r->status;
+    if (r->status != 0)
+        (void)snprintf(call->text, sizeof call->text, "%s", r->text);
     if (r->status == 0 && !call->abandoned) {
         struct cli_result *out = call->result;
         struct buf holder = BUF_INIT;
@@ -305,7 +307,7 @@ void cli_command(struct cli *cli, const Hf__Command *command, struct cli_result 
         ret_result->status = rc;
         return;
     }
-    ret_result->status = finish_call(cli, call, NULL, 0);
+    ret_result->status = finish_call(cli, call, ret_result->text, sizeof ret_result->text);
 }
 
 static void on_reply(void *arg, const struct client_reply *reply)

@@ -32,7 +32,7 @@ static int run_command(struct cli *cli,
         command->n_paths = 1;
         cli_command(cli, command, ret_result);
         if (ret_result->status == -EPERM)
-            code = cli_fail(EXIT_NOT_ALLOWED, "%s: not authorised", what);
+            code = cli_fail(EXIT_NOT_ALLOWED, "%s: not authorised: %s", what, ret_result->text);
         else if (ret_result->status != 0)
             code = cli_fail_status(cli, ret_result->status, what, "");
         else if (ret_result->code != WIRE_CODE_OK)

@@ -239,7 +239,7 @@ static int acquire(struct run *r)
         if (result.status == -EINTR)
             return 128 + r->stop_signal;
         if (result.status == -EPERM)
-            return cli_fail(EXIT_NOT_ALLOWED, "run: not authorised");
+            return cli_fail(EXIT_NOT_ALLOWED, "run: not authorised: %s", result.text);
         if (result.status != 0)
             return cli_fail_status(cli, result.status, "run", "");
         /* A session that ended took its place in the queue with it, or what it was granted. */
