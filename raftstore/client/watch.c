@@ -258,6 +258,11 @@ static bool is_new(struct watch *w, const Hf__Event *e)
 void watch_on_events(struct client *c, const Hf__Events *events)
 {
     struct watch *w = &c->watch;
+    /* A node that led before, and leads again, may still tell what was subscribed to then: what it
+     * tells before it has acknowledged the new subscription would move the position past events
+     * that we did not take while it was none of ours. */
+    if (w->acked_serial == 0 || w->acked_serial != c->route.primary->serial)
+        return;
     for (size_t i = 0; i < events->n_events && !c->stopped; i++) {
         const Hf__Event *e = events->events[i];
         bool ours = e->session_id != 0 && e->session_id == c->session.id;

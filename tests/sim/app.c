@@ -263,6 +263,8 @@ static void acquire(struct hold *h)
         a->counts.waited++;
     }
     h->asked = true;
+    world_trace(w, "app %u asks for job%u as %s, waits %llu ms, time-out %llu ms", a->site.number,
+                h->path, owner, (unsigned long long)m.wait_ms, (unsigned long long)timeout_ms);
     send_command(o, &m, timeout_ms, &h->handle);
 }
 
@@ -419,8 +421,10 @@ static void act(struct app *a)
     if (world_chance(w, 400)) {
         look(h);
     } else if (h->asked) {
-        if (world_chance(w, 150))
+        if (world_chance(w, 150)) {
+            world_trace(w, "app %u cancels job%u", a->site.number, h->path);
             client_cancel(a->client, h->handle);
+        }
     } else if (h->token == 0) {
         acquire(h);
     } else if (h->leaving) {
@@ -549,8 +553,8 @@ void app_check_end(struct app *a, const struct lock_table *t)
     struct leak_search s = {.app = a, .table = t};
     if (a->client == NULL || !LIST_EMPTY(&a->ops)) {
         struct op *o = LIST_FIRST(&a->ops);
-        world_fail(a->site.world, "app %u: command %u is not answered in the end", a->site.number,
-                   o != NULL ? o->op : 0);
+        world_fail(a->site.world, "app %u: command %u of job%u is not answered in the end",
+                   a->site.number, o != NULL ? o->op : 0, o != NULL ? o->hold->path : 0);
         return;
     }
     (void)snprintf(s.prefix, sizeof s.prefix, "a%u.%llu.", a->site.number,

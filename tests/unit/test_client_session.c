@@ -404,6 +404,49 @@ static void a_wait_survives_a_reconnect_and_a_gap(void **state)
     harness_deinit(&h);
 }
 
+/* What was subscribed to while it led before is told still: ahead of the new subscription. */
+static bool tell_first(struct fake_conn *k, const Hf__ClientFrame *f, const Hf__Command *command)
+{
+    if (f->body_case == HF__CLIENT_FRAME__BODY_SUBSCRIBE) {
+        Hf__Event e = HF__EVENT__INIT;
+        e.type = WIRE_EFFECT_WANTED;
+        e.index = 30;
+        e.session_id = waiting.session_id;
+        fake_event(k, &e);
+    }
+    return queue_acquires(k, f, command);
+}
+
+static void a_wait_survives_a_leader_that_comes_back(void **state)
+{
+    struct harness h;
+    struct outcome o, other;
+    (void)state;
+    harness_init(&h, 1);
+    h.nodes[0].script = queue_acquires;
+    h.nodes[0].applied_index = 7;
+    waiting.n = 0;
+    harness_client(&h, 1, 5000);
+    harness_acquire(&h, 10000, WIRE_WAIT_FOREVER, 5000, &o);
+    RUN_UNTIL(&h, waiting.n == 1);
+    RUN_UNTIL(&h, h.nodes[0].n_subscribes == 1);
+    uint64_t seq = waiting.seq, id = h.nodes[0].leader_id;
+    h.nodes[0].script = NULL;
+    h.nodes[0].leader_id = 0; /* It leads no more, nor does anybody. */
+    harness_acquire(&h, 0, 0, 5000, &other);
+    RUN_UNTIL(&h, client_info(h.client).leader_id == 0);
+    h.nodes[0].script = tell_first;
+    h.nodes[0].leader_id = id;
+    RUN_UNTIL(&h, h.nodes[0].n_subscribes == 2);
+    assert_int_equal(h.nodes[0].n_connections, 1); /* The same one. */
+    assert_int_equal(h.nodes[0].subscribed_from, 7);
+    waiting.seq = seq;            /* The other one was asked again. */
+    grant_by_event(&h, 20, 4711); /* Happened before what was told first. */
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.token, 4711);
+    harness_deinit(&h);
+}
+
 static void a_canceled_wait_is_answered_once(void **state)
 {
     struct harness h;
@@ -716,6 +759,7 @@ int main(void)
         cmocka_unit_test(deadlines_do_not_mix_the_times_of_two_clusters),
         cmocka_unit_test(a_wait_ends_with_the_event),
         cmocka_unit_test(a_wait_survives_a_reconnect_and_a_gap),
+        cmocka_unit_test(a_wait_survives_a_leader_that_comes_back),
         cmocka_unit_test(a_canceled_wait_is_answered_once),
         cmocka_unit_test(an_old_command_waits_and_new_ones_go_on),
         cmocka_unit_test(a_long_wait_does_not_hold_up_results),

@@ -46,7 +46,7 @@ static void child(uint64_t seed)
     }
     store_loaded_free(rig.store);
     unsigned n_done = 0;
-    shared->ready = true;
+    __atomic_store_n(&shared->ready, true, __ATOMIC_SEQ_CST);
     for (;;) {
         struct model now = shared->acknowledged;
         unsigned n = 1 + (unsigned)random_below(&rng, BATCH_MAX);
@@ -79,7 +79,7 @@ static void *cut(void *arg)
 {
     struct random rng = {*(uint64_t *)arg};
     if (random_below(&rng, 3) != 0) /* Else while the store is being opened. */
-        while (!*(volatile bool *)&shared->ready)
+        while (!__atomic_load_n(&shared->ready, __ATOMIC_SEQ_CST))
             (void)usleep(500);
     (void)usleep((useconds_t)random_below(&rng, 60000));
     pthread_mutex_lock(&acknowledge);
