@@ -8,8 +8,9 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+import prometheus  # noqa: E402
 import telemetry  # noqa: E402
-from cluster import Cluster, Process, check, equal, run_case, wait_for  # noqa: E402
+from cluster import Cluster, Process, check, equal, is_mounted, run_case, unmount, wait_for  # noqa: E402
 
 HOST = "127.0.0.1"
 LIFE_S = 10  # ENDPOINT_LIFE_MS
@@ -146,6 +147,25 @@ def refused(t, c):
         check(says in p.text(), f"{name}: {p.text()!r}")
 
 
+def local(t):
+    """A mount with a store in it tells of both; on IPv6."""
+    port = t.free_port("::1")
+    d = os.path.join(t.directory, "mnt-local")
+    os.mkdir(d)
+    p = Process(t, "mount-local", [t.program("mount.holdfast"), "local", d, "-f", "-o",
+                                   f"data={t.directory}/local,http=[::1]:{port}"])
+    wait_for("the mount", 20, lambda: is_mounted(d))
+    status, _, text = telemetry.get(port, "/metrics", host="::1")
+    equal(status, 200, "/metrics")
+    families = prometheus.parse(text)
+    for name in ("holdfast_mount_holds", "holdfast_node_holds", "holdfast_disk_free_bytes"):
+        check(name in families, f"no {name}")
+    equal(families["holdfast_build_info"].total(component="mount"), 1, "component")
+    equal(telemetry.get(port, "/readyz", host="::1")[0], 200, "/readyz")
+    unmount(d)
+    equal(p.wait(20), 0, "exit code of the local mount")
+
+
 def main(t):
     c = Cluster(t, 3)
     ports = {number: t.free_port(HOST) for number in c.nodes}
@@ -160,6 +180,7 @@ def main(t):
     answers(mount_port)
     garbage(ports[1])
     refused(t, c)
+    local(t)
     node = c.nodes[1]
     before = descriptors(node.process.pid)
     slow(ports[1])
