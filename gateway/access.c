@@ -1,6 +1,7 @@
 #include "gateway/access.h"
 
 #include "gateway/server.h"
+#include "gateway/share.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -84,10 +85,18 @@ static void enter(struct call *call, struct entry *again, void (*next)(struct ca
         }
         free(e);
     }
-    if (rv == 0 && guard_take_subject(gw->guard, call->caller, &call->rate, &refusal))
-        next(call);
-    else
+    if (rv != 0 || !guard_take_subject(gw->guard, call->caller, &call->rate, &refusal)) {
         refuse(call, &refusal);
+    } else if (!share_take(call)) {
+        refusal = (struct guard_refusal){
+            .status = 429,
+            .detail = "half of this gateway's connections are in use by requests of this subject",
+            .retry_after_s = 1,
+        };
+        refuse(call, &refusal);
+    } else {
+        next(call);
+    }
 }
 
 static void on_keys(struct jwks_waiter *waiter)

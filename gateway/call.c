@@ -5,6 +5,7 @@
 #include "gateway/lockid.h"
 #include "gateway/owner.h"
 #include "gateway/server.h"
+#include "gateway/share.h"
 #include "raftstore/base/log.h"
 
 #include <assert.h>
@@ -64,6 +65,7 @@ void call_free(struct call *call)
         MHD_destroy_response(call->response);
     buf_deinit(&call->lock_id);
     buf_deinit(&call->body);
+    share_give(call);
     guard_caller_unref(call->caller);
     free(call->uri);
     free(call);

@@ -49,6 +49,7 @@ struct call {
     enum call_kind kind;
     bool head_only;              /* HEAD. */
     struct guard_caller *caller; /* A reference; NULL where nobody is asked for it. */
+    struct share *share;         /* Of its subject, from then on. */
     struct rate_state rate;      /* For the RateLimit-* headers; limit 0 = none. */
     char *uri;                   /* Owned: the request's target as it came. */
     struct bytes query;          /* Of uri; behind the '?'. */

@@ -135,8 +135,12 @@ bool fields_parse(struct call *call, unsigned required, unsigned optional, struc
 {
     json_error_t error;
     struct fields f = {.mode = WIRE_MODE_EXCLUSIVE};
-    f.root = json_loadb(call->body.size > 0 ? (const char *)call->body.data : "", call->body.size,
-                        JSON_REJECT_DUPLICATES, &error);
+    if (call->body.size == 0) {
+        call_problem(call, &PROBLEM_BAD_REQUEST, "there is no body: a JSON object is wanted");
+        return false;
+    }
+    f.root =
+        json_loadb((const char *)call->body.data, call->body.size, JSON_REJECT_DUPLICATES, &error);
     if (f.root == NULL) {
         call_problem(call, &PROBLEM_BAD_REQUEST, "the body is no JSON: line %d, column %d: %s",
                      error.line, error.column, error.text);

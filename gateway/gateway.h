@@ -31,6 +31,7 @@ struct acquire;
 struct guard;
 struct metrics;
 struct server;
+struct share;
 struct streams;
 TAILQ_HEAD(acquire_list, acquire);
 
@@ -49,6 +50,7 @@ struct gateway {
     struct server *server;         /* HTTP. */
     struct streams *streams;       /* Server-sent events. */
     struct metrics *metrics;
+    struct share *shares;      /* By subject: calls under way (share.h). */
     uint64_t process_start_ns; /* As it was told first, so that it never moves; 0 = not yet. */
     struct boot_timers timers;
     struct boot_timer expiry; /* When to look at the certificates' ends again. */

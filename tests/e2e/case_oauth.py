@@ -242,6 +242,27 @@ def rates(c, issuer, options):
     check(g.metric("holdfast_gateway_rate_limited_total") >= 2, "rate_limited_total")
 
 
+def shares(c, issuer, options):
+    """One subject can't take all of a gateway."""
+    g = Gateway(c, "shares", [*options, "--connections-max", "16"]).wait_ready()
+    ci, rival = bearer(issuer.token("ci")), bearer(issuer.token("rival"))
+    equal(g.acquire("deploy/held", "me", ttl=120, headers=ci).status, 200, "held")
+    body = json.dumps({"lock_id": "deploy/held", "owner_id": "you", "ttl": 30, "wait": 100}).encode()
+    waiters = [g.connection() for _ in range(8)]
+    for w in waiters:
+        w.request("POST", "/locks/acquire", body, ci)
+    wait_for("the waiters", 20, lambda: g.metric("holdfast_gateway_waiting") == 8)
+    answer = g.get("/locks/deploy/held", headers=ci)
+    check(int(problem(answer, 429, "rate", "one more")["status"]) == 429 and answer.headers["retry-after"] == "1",
+          f"{answer.headers}")
+    equal(g.get("/locks/deploy/held", headers=rival).status, 200, "another subject")
+    for w in waiters:
+        w.close()
+    wait_for("its share to be free", 20, lambda: g.get("/locks/deploy/held", headers=ci).status == 200)
+    equal(g.release("deploy/held", "me", headers=ci).status, 200, "release")
+    equal(g.process.end(), 0, "a clean end")
+
+
 def failures(c, issuer, options):
     """Too many bad tokens from an address: those that are not known yet are not looked at any more."""
     g = Gateway(c, "failures", [*options, "--rate-failed", "5/h:5", "--strict-typ"]).wait_ready()
@@ -296,6 +317,7 @@ def main(t):
     refused(other.get("/locks/a", headers=bearer(issuer.token("ci"))), 401, "unauthorized", "invalid_token",
             "a token of another issuer")
     rates(c, issuer, options)
+    shares(c, issuer, options)
     failures(c, issuer, options)
     issuer_away(c, g, issuer, options)
 
