@@ -5,22 +5,18 @@
 #include "gateway/conn.h"
 #include "gateway/framing.h"
 #include "raftstore/base/log.h"
+#include "telemetry/http_loop.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define SWEEP_MS 500
 #define CONNECTION_MEMORY                                                                          \
-    ((size_t)24576) /* Head and answer of one connection; kept while it is open. */
-#define BACKLOG           1024
+    ((size_t)24576)           /* Head and answer of one connection; kept while it is open. */
 #define DESCRIPTORS_ASIDE 128 /* For everything but connections. */
 #define TLS_PRIORITIES    "SECURE128:-VERS-ALL:+VERS-TLS1.3"
 
@@ -28,15 +24,11 @@ struct server {
     struct gateway *gw;
     struct MHD_Daemon *mhd;
     struct conns conns;
-    uv_poll_t poll;   /* On MHD's epoll descriptor. */
-    uv_check_t check; /* MHD_run() behind each turn with work for it. */
-    uv_idle_t idle;   /* Keeps the loop from sleeping while MHD has more to do. */
+    struct http_loop http;
     uv_timer_t sweep;
-    bool due;     /* MHD has work. */
-    bool closing; /* Its handles are closed or about to be. */
-    int fd;       /* Listens; -1 once it is MHD's or closed. */
+    int fd; /* Listens; -1 once it is MHD's or closed. */
     char address[300];
-    unsigned n_handles;
+    unsigned n_open; /* Loop and timer, until they are closed. */
     void (*on_closed)(void *arg);
     void *arg;
 };
@@ -191,53 +183,17 @@ static void on_log(void *cls, const char *format, va_list args)
 
 /* ---- The loop -------------------------------------------------------------------------- */
 
-static void on_idle(uv_idle_t *idle)
-{
-    (void)idle; /* Being active is all it is for. */
-}
-
-static void run(struct server *s)
-{
-    MHD_UNSIGNED_LONG_LONG ms;
-    s->due = false;
-    (void)MHD_run(s->mhd);
-    if (MHD_get_timeout(s->mhd, &ms) == MHD_YES && ms == 0)
-        s->due = true;
-    if (s->due)
-        (void)uv_idle_start(&s->idle, on_idle);
-    else
-        (void)uv_idle_stop(&s->idle);
-}
-
-static void on_check(uv_check_t *check)
-{
-    struct server *s = check->data;
-    if (s->due)
-        run(s);
-}
-
-static void on_poll(uv_poll_t *poll, int status, int events)
-{
-    struct server *s = poll->data;
-    (void)status;
-    (void)events;
-    s->due = true; /* It is run by on_check(). */
-}
-
 static void on_work(void *arg)
 {
     struct server *s = arg;
-    if (s->closing)
-        return; /* MHD_stop_daemon() tells of each connection. */
-    s->due = true;
-    (void)uv_idle_start(&s->idle, on_idle);
+    http_loop_due(&s->http);
 }
 
 static void on_sweep(uv_timer_t *timer)
 {
     struct server *s = timer->data;
     conns_sweep(&s->conns);
-    s->due = true; /* If it ran out of descriptors, it accepts again only when it is run. */
+    http_loop_due(&s->http); /* Out of descriptors it accepts again only when it is run. */
 }
 
 /* ---- Beginning and end ----------------------------------------------------------------- */
@@ -253,52 +209,6 @@ static int fail(char **ret_sentence, int rv, const char *format, ...)
         *ret_sentence = NULL;
     va_end(args);
     return rv;
-}
-
-static int listen_at(const struct addrinfo *ai)
-{
-    int on = 1;
-    int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
-        int rv = -errno;
-        (void)close(fd);
-        return rv;
-    }
-    return fd;
-}
-
-static int listen_somewhere(struct server *s, const struct address *a, char **ret_sentence)
-{
-    char port[8], text[300];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct addrinfo *list = NULL;
-    (void)snprintf(port, sizeof port, "%u", a->port);
-    (void)address_format(a, text, sizeof text);
-    int rv = getaddrinfo(a->host, port, &hints, &list);
-    if (rv != 0)
-        return fail(ret_sentence, -EADDRNOTAVAIL, "%s: %s", text, gai_strerror(rv));
-    rv = -EADDRNOTAVAIL;
-    for (const struct addrinfo *ai = list; ai != NULL && s->fd < 0; ai = ai->ai_next) {
-        rv = listen_at(ai);
-        s->fd = rv;
-    }
-    freeaddrinfo(list);
-    if (s->fd < 0)
-        return fail(ret_sentence, rv, "can't listen at %s: %s", text, strerror(-rv));
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } name = {.v6 = {0}};
-    struct address bound = *a;
-    socklen_t size = sizeof name;
-    if (getsockname(s->fd, &name.any, &size) == 0)
-        bound.port = ntohs(name.any.sa_family == AF_INET6 ? name.v6.sin6_port : name.v4.sin_port);
-    (void)address_format(&bound, s->address, sizeof s->address);
-    return 0;
 }
 
 /* As many connections as asked for, or as there can be. */
@@ -340,17 +250,11 @@ static int start_mhd(struct server *s, const struct options *o, char **ret_sente
 static int start_handles(struct server *s, char **ret_sentence)
 {
     uv_loop_t *loop = s->gw->loop;
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->mhd, MHD_DAEMON_INFO_EPOLL_FD);
-    int rv = info != NULL ? uv_poll_init(loop, &s->poll, info->epoll_fd) : -ENOTSUP;
+    int rv = http_loop_start(&s->http, loop, s->mhd);
     if (rv < 0)
         return fail(ret_sentence, rv, "libmicrohttpd has no epoll: %s", uv_strerror(rv));
-    (void)uv_check_init(loop, &s->check); /* These can't fail. */
-    (void)uv_idle_init(loop, &s->idle);
-    (void)uv_timer_init(loop, &s->sweep);
-    s->poll.data = s->check.data = s->idle.data = s->sweep.data = s;
-    s->n_handles = 4;
-    (void)uv_poll_start(&s->poll, UV_READABLE, on_poll);
-    (void)uv_check_start(&s->check, on_check);
+    (void)uv_timer_init(loop, &s->sweep); /* These can't fail. */
+    s->sweep.data = s;
     (void)uv_timer_start(&s->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
     return 0;
 }
@@ -364,7 +268,9 @@ int server_new(struct gateway *gw, struct server **ret, char **ret_sentence)
     conns_init(&s->conns, gw->loop, gw->metrics, connections_max(o->connections_max));
     s->conns.on_work = on_work;
     s->conns.arg = s;
-    int rv = listen_somewhere(s, &o->listen, ret_sentence);
+    /* What may be beyond loopback was decided with the options. */
+    s->fd = http_listen(&o->listen, true, "--insecure", s->address, ret_sentence);
+    int rv = s->fd < 0 ? s->fd : 0;
     if (rv == 0)
         rv = start_mhd(s, o, ret_sentence);
     if (rv == 0)
@@ -396,21 +302,30 @@ void server_drain(struct server *s)
     MHD_socket fd = MHD_quiesce_daemon(s->mhd);
     if (fd != MHD_INVALID_SOCKET)
         (void)close(fd);
-    run(s); /* What came is taken before the idle ones are closed. */
+    http_loop_run(&s->http); /* What came is taken before the idle ones are closed. */
     s->conns.draining = true;
     conns_shut(&s->conns, PHASE_FRESH);
     conns_shut(&s->conns, PHASE_IDLE);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
+static void unref(struct server *s)
 {
-    struct server *s = handle->data;
-    if (--s->n_handles > 0)
+    if (--s->n_open > 0)
         return;
     void (*cb)(void *arg) = s->on_closed;
     void *arg = s->arg;
     free(s);
     cb(arg);
+}
+
+static void on_http_closed(void *arg)
+{
+    unref(arg);
+}
+
+static void on_sweep_closed(uv_handle_t *handle)
+{
+    unref(handle->data);
 }
 
 void server_close(struct server *s, void (*cb)(void *arg), void *arg)
@@ -430,10 +345,8 @@ void server_close(struct server *s, void (*cb)(void *arg), void *arg)
         }
     }
     (void)MHD_run(s->mhd); /* Nothing may be suspended when it is stopped. */
-    s->closing = true;
-    uv_close((uv_handle_t *)&s->poll, on_handle_closed);
-    uv_close((uv_handle_t *)&s->check, on_handle_closed);
-    uv_close((uv_handle_t *)&s->idle, on_handle_closed);
-    uv_close((uv_handle_t *)&s->sweep, on_handle_closed);
+    s->n_open = 2;
+    http_loop_close(&s->http, on_http_closed, s);
+    uv_close((uv_handle_t *)&s->sweep, on_sweep_closed);
     MHD_stop_daemon(s->mhd);
 }

@@ -105,8 +105,7 @@ static void on_connection(void *cls,
         TAILQ_REMOVE(&e->conns, c, link);
         e->n_conns--;
         free(c);
-        if (!e->closing)
-            http_loop_due(&e->http); /* At its limit it accepts again only when it is run. */
+        http_loop_due(&e->http); /* At its limit it accepts again only when it is run. */
     }
 }
 

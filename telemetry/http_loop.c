@@ -140,6 +140,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 void http_loop_due(struct http_loop *hl)
 {
+    if (hl->closed)
+        return;
     hl->due = true;
     (void)uv_idle_start(&hl->idle, on_idle); /* Fails only without a callback. */
 }
@@ -169,6 +171,7 @@ static void on_handle_closed(uv_handle_t *handle)
 
 void http_loop_close(struct http_loop *hl, void (*cb)(void *arg), void *arg)
 {
+    hl->closed = true;
     hl->on_closed = cb;
     hl->arg = arg;
     uv_close((uv_handle_t *)&hl->poll, on_handle_closed);

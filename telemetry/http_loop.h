@@ -23,6 +23,7 @@ struct http_loop {
     uv_check_t check; /* MHD_run() behind each turn with work for it. */
     uv_idle_t idle;   /* Keeps the loop from sleeping while MHD has more to do. */
     bool due;         /* MHD has work. */
+    bool closed;      /* http_loop_close() was called. */
     unsigned n_handles;
     void (*on_closed)(void *arg);
     void *arg;
@@ -46,7 +47,8 @@ int http_listen(const struct address *address,
  * Return: 0; negative errno: libmicrohttpd has no epoll descriptor. */
 int http_loop_start(struct http_loop *hl, uv_loop_t *loop, struct MHD_Daemon *mhd);
 
-/* MHD has something to do: in this turn or the next. */
+/* MHD has something to do: in this turn or the next.  Nothing once it is closed (MHD tells of
+ * connections that it ends while it is stopped). */
 void http_loop_due(struct http_loop *hl);
 
 /* Do now what is to be done. */

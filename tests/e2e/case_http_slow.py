@@ -137,6 +137,7 @@ def long_polls(g):
     for i in range(100):
         equal(g.acquire(f"poll/{i}", "holder", ttl=300).status, 200, "held")
     works(g, "poll/other")
+    g.metric("holdfast_gateway_waiting")  # The first scrape begins the threads that read /proc.
     threads = g.n_threads()
     polls = [g.send_acquire(f"poll/{i % 100}", f"w{i}", wait=300) for i in range(N_LONG_POLLS)]
     wait_for("all to wait", 60, lambda: g.metric("holdfast_gateway_waiting") == N_LONG_POLLS)
