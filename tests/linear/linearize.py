@@ -184,7 +184,7 @@ class Search:
 
     def waits_before(self, c, w, op):
         return (not same_owner(w, op) and w.lock == op.lock and (w.exclusive or op.exclusive) and
-                w.lo < op.hi and op.lo < w.hi and w.id not in c.done and
+                w.lo < op.hi and op.lo < w.hi and (w.id not in c.done or w.outcome != "ok") and
                 (w.resp if w.outcome != "unknown" else w.ended + WAITER_NS) >= op.inv)
 
     @staticmethod

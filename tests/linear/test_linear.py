@@ -272,6 +272,15 @@ class Hand(unittest.TestCase):
         self.good(text.format(1))
         self.bad(text.format(0), ("c", 1))
 
+    def test_waiter_that_waits_in_vain_refuses_others(self):
+        self.good("""
+            0 i a 1 acquire k by=flock mode=s
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=http ttl_ms=1000 wait=1
+            4 i c 1 acquire k by=flock mode=s
+            5 r c 1 refused why=held
+            900 r b 1 refused why=held""")
+
     def test_killed_client_lets_go_of_a_session_hold_only(self):
         text = """
             0 i a 1 acquire k {}
