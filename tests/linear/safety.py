@@ -10,6 +10,7 @@
 - Every refusal has a reason that is known.
 """
 from history import FOREVER, MS
+from linearize import OWNERS
 
 
 class Belief:
@@ -67,12 +68,12 @@ def beliefs(ops, say):
             continue
         if op.kind == "release":
             b.end = min(b.end, op.inv) if b.deadline else max(b.begin, b.end)
-            if op.outcome == "ok" and b.over and op.by not in ("http", "native"):
+            if op.outcome == "ok" and b.over and op.by not in OWNERS:
                 say(f"{op.lock}: {op.client} released what was over: {op.text()}")
             told(b, op, say)
             b.over = True
         elif op.outcome == "ok":
-            if b.over and op.by not in ("http", "native"):
+            if b.over and op.by not in OWNERS:
                 say(f"{op.lock}: {op.client} was told that a hold stands which was over: {op.text()}")
             if op.kind == "renew":
                 b.renewed(op)
@@ -140,7 +141,7 @@ def tokens(ops, say):
             i += 1
         if op.token < highest:
             untold = any(o.outcome == "unknown" and o.kind == "acquire" and o.client == op.client and
-                         o.lock == op.lock and o.inv < op.inv for o in ops) if op.by == "http" else False
+                         o.lock == op.lock and o.inv < op.inv for o in ops) if op.by in OWNERS else False
             if not untold:
                 say(f"token {op.token} of {op.lock} was asked for after {highest} was seen")
 
