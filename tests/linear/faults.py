@@ -487,10 +487,11 @@ class Hup(Fault):
     seconds = None
 
     def begin(self):
-        for n in self.rig.node_alive():
-            n.process.signal(signal.SIGHUP)
-        for g in self.rig.gateways:
-            g.process.signal(signal.SIGHUP)
+        # One that is just starting has no handler yet, and would be killed.
+        for p in [n.process for n in self.rig.c.nodes.values()] + \
+                 [g.process for g in self.rig.gateways]:
+            if time.monotonic() - p.began > 2:
+                p.signal(signal.SIGHUP)
         return "nodes and gateways"
 
 

@@ -18,7 +18,7 @@ import naive  # noqa: E402
 from history import History  # noqa: E402
 
 STYLES = ("oexcl", "http", "native", "flock", "fcntl")
-N_COMPARE = 1500
+N_COMPARE = 1000
 
 
 def parse(text):

@@ -88,6 +88,7 @@ class Process:
             self.popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                           env=dict(os.environ, **(env or {})))
         self.pid = self.popen.pid
+        self.began = time.monotonic()
         test.processes.append(self)
 
     def alive(self):
