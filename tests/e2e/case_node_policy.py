@@ -261,7 +261,7 @@ def bare(c, a, b):
 
 def reconnects(mount):
     with open(mount.path(".holdfast/metrics"), encoding="utf-8") as f:
-        return re.search(r"^holdfast_mount_reconnects_total (\d+)$", f.read(), re.M).group(1)
+        return re.search(r"^holdfast_client_reconnects_total (\d+)$", f.read(), re.M).group(1)
 
 
 def change(c, file, a, b):
