@@ -2,7 +2,7 @@
 """Clients that speak the native protocol by hand (e2e/lib/wire.py), and write their history.
 
     native_client.py --nodes HOST:PORT,... --name PREFIX --clients N --locks NAME,... --ttl MS
-                     --seed N --log FILE      until SIGTERM
+                     --seed N --log FILE [--tls DIR]      until SIGTERM
 
 They read at any node, follower or leader, and repeat a command that was not answered under its
 old number, which must give its first result.
@@ -33,12 +33,13 @@ class Client:
         self.ttl_ms = options.ttl
         self.random = random.Random(options.seed * 1000 + number)
         self.w = writer
+        self.tls = options.tls
         self.leader = None       # A connection.
         self.session = 0
         self.seq = 0
 
     def connect(self, node):
-        return wire.Client(*node, timeout=2.0, client_host=self.name)
+        return wire.Client(*node, timeout=2.0, client_host=self.name, tls=self.tls)
 
     def drop(self):
         if self.leader:
@@ -159,6 +160,7 @@ def main():
         parser.add_argument("--" + name, required=True)
     for name in ("clients", "ttl", "seed"):
         parser.add_argument("--" + name, type=int, required=True)
+    parser.add_argument("--tls")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     writer = Writer(options.log, time.monotonic_ns)

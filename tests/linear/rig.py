@@ -63,8 +63,10 @@ class Rig:
         self.host = self.network.hosts
         self.n_histories = 0
         self.open_history()
-        self.c = test.cluster(0, options=[
-            "--insecure", "--snapshot-log-entries", str(options.snapshot_entries)])
+        tls = getattr(options, "tls", False)
+        self.c = test.cluster(0, tls=tls, options=[
+            *([] if tls else ["--insecure"]), "--snapshot-log-entries",
+            str(options.snapshot_entries)])
         self.clocks = {}
         self.uid = FIRST_UID
         self.workers = []   # [Process, mount name, style]
@@ -102,16 +104,20 @@ class Rig:
         self.c.wait_leader(30)
         for m in MOUNTS:
             self.clocks["mount-" + m] = Clock(self.t, "mount-" + m)
+            tls = self.c.tls(f"mount/host-{m}")
             self.c.mounts[m] = lib.Mount(
                 self.c, m, list(self.c.nodes.values()),
-                f"ttl={self.ttl_ms}ms,timeout=3s,session_ttl={o.session_ttl}ms,host=host-{m}",
+                f"ttl={self.ttl_ms}ms,timeout=3s,session_ttl={o.session_ttl}ms," +
+                (f"tls={tls}" if tls else f"host=host-{m}"),
                 self.host["mount-" + m], join_env(self.clocks["mount-" + m].env))
             self.mount_state[m] = "up"
         self.make_directories()
         nodes = self.c.addresses()
         for i in (1, 2):
             self.clocks[f"gateway{i}"] = Clock(self.t, f"gateway{i}")
-            g = Gateway(self.c, str(i), ("--no-auth", "--timeout", "3s"), nodes,
+            tls = self.c.tls(f"gateway/g{i}")
+            g = Gateway(self.c, str(i), ("--no-auth", "--timeout", "3s",
+                                         *(("--tls", tls) if tls else ())), nodes,
                         join_env(self.clocks[f"gateway{i}"].env), place=self.host["web"], port=8080 + i)
             self.gateways.append(g)
         for g in self.gateways:
@@ -166,8 +172,9 @@ class Rig:
             str(self.options.http), "--locks", ",".join(web), "--ttl", str(self.ttl_ms), "--seed",
             str(self.options.seed), "--log", os.path.join(self.directory, "http.hist")],
             place=self.host["web"]))
+        tls = self.c.tls("client/native")
         self.helpers.append(Process(self.t, "native-clients", [
-            os.path.join(here, "native_client.py"), "--nodes", nodes, "--name", "n", "--clients",
+            os.path.join(here, "native_client.py"), *(["--tls", tls] if tls else []), "--nodes", nodes, "--name", "n", "--clients",
             str(self.options.native), "--locks", ",".join(own), "--ttl", str(self.ttl_ms), "--seed",
             str(self.options.seed), "--log", os.path.join(self.directory, "native.hist")],
             place=self.host["native"]))
