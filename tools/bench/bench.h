@@ -35,6 +35,7 @@ enum bench_op {
     BENCH_OP_RENEW,
     BENCH_OP_HANDOFF, /* Release sent by the holder to grant seen by the next one. */
     BENCH_OP_COMMIT,  /* Baseline: one entry of 64 bytes. */
+    BENCH_OP_REFUSED, /* Native: call to being refused for load (BUSY); no error. */
     BENCH_OP_N,
 };
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <unistd.h>
 
 #define DRAIN_MS_MAX      5000u
@@ -21,11 +22,13 @@
 #define MIX_INFLIGHT      16u
 #define FILL_INFLIGHT     256u
 #define MIX_READS_PERCENT 70u
+#define REFUSED_PAUSE_MS  100u /* Who was refused for load comes back after that. */
 
 struct native;
 
 /* One request in flight at a time. */
 struct slot {
+    TAILQ_ENTRY(slot) link; /* In native.refused. */
     struct native *native;
     struct client *client;
     char path[96];
@@ -33,8 +36,10 @@ struct slot {
     uint64_t sent_ns;
     uint64_t token; /* Of the hold; 0 = not held. */
     enum bench_op op;
-    bool done; /* Asks for nothing more. */
+    bool done;           /* Asks for nothing more. */
+    uint64_t refused_ns; /* In native.refused: since when. */
 };
+TAILQ_HEAD(slot_list, slot);
 
 struct native {
     const struct bench_options *options;
@@ -50,10 +55,12 @@ struct native {
     unsigned n_slots;
     unsigned n_done;
     struct random random;
-    uint64_t begin_ns; /* 0 = still warming up. */
-    uint64_t end_ns;   /* 0 = the window is open. */
-    uint64_t cpu_ns;   /* Of the servers at its begin. */
-    uint64_t n_filled; /* FILL: keys given out. */
+    uint64_t begin_ns;        /* 0 = still warming up. */
+    uint64_t end_ns;          /* 0 = the window is open. */
+    uint64_t cpu_ns;          /* Of the servers at its begin. */
+    uint64_t n_filled;        /* FILL: keys given out. */
+    struct slot_list refused; /* Pause; in the order of their refusals. */
+    uv_timer_t pause;         /* For the first of them. */
     struct slot *last_holder;
     uint64_t given_back_ns; /* CONTEND: when the last holder sent its release. */
     bool gave_up;           /* The guard fired. */
@@ -65,6 +72,36 @@ static uint64_t now_ns(void)
 }
 
 static void slot_next(struct slot *s);
+static void on_pause(uv_timer_t *timer);
+
+/* After a while it goes on, with whatever it was that was refused. */
+static void slot_refused(struct slot *s)
+{
+    struct native *n = s->native;
+
+    if (s->done)
+        return;
+    s->refused_ns = now_ns();
+    TAILQ_INSERT_TAIL(&n->refused, s, link);
+    if (!uv_is_active((uv_handle_t *)&n->pause))
+        (void)uv_timer_start(&n->pause, on_pause, REFUSED_PAUSE_MS, 0);
+}
+
+static void on_pause(uv_timer_t *timer)
+{
+    struct native *n = timer->data;
+    uint64_t now = now_ns(), pause_ns = REFUSED_PAUSE_MS * NS_PER_MS;
+    struct slot *s;
+
+    /* What is refused again meanwhile stands behind, with a later instant. */
+    while ((s = TAILQ_FIRST(&n->refused)) != NULL && now - s->refused_ns >= pause_ns) {
+        TAILQ_REMOVE(&n->refused, s, link);
+        slot_next(s);
+    }
+    if (s != NULL)
+        (void)uv_timer_start(&n->pause, on_pause, (s->refused_ns + pause_ns - now) / NS_PER_MS + 1,
+                             0);
+}
 
 static void record(struct native *n, enum bench_op op, uint64_t since_ns, bool ok)
 {
@@ -80,14 +117,20 @@ static void record(struct native *n, enum bench_op op, uint64_t since_ns, bool o
         n->figures->errors[op]++;
 }
 
+static void close_timers(struct native *n)
+{
+    uv_close((uv_handle_t *)&n->window, NULL);
+    uv_close((uv_handle_t *)&n->guard, NULL);
+    uv_close((uv_handle_t *)&n->pause, NULL);
+}
+
 static void on_client_closed(void *arg)
 {
     struct native *n = arg;
 
     if (--n->n_open > 0)
         return;
-    uv_close((uv_handle_t *)&n->window, NULL);
-    uv_close((uv_handle_t *)&n->guard, NULL);
+    close_timers(n);
 }
 
 static void close_all(struct native *n)
@@ -129,6 +172,11 @@ static void on_result(void *arg, const struct client_result *r)
 
     if (r->status == -ECANCELED)
         return; /* Closing. */
+    if (r->status == -EBUSY && n->mode != BENCH_FILL) {
+        record(n, BENCH_OP_REFUSED, s->sent_ns, true);
+        slot_refused(s);
+        return;
+    }
     record(n, s->op, s->sent_ns, ok);
     if (s->op == BENCH_OP_ACQUIRE && ok) {
         s->token = r->result->token;
@@ -146,8 +194,24 @@ static void on_reply(void *arg, const struct client_reply *r)
 
     if (r->status == -ECANCELED)
         return; /* Closing. */
+    if (r->status == -EBUSY) {
+        record(s->native, BENCH_OP_REFUSED, s->sent_ns, true);
+        slot_refused(s);
+        return;
+    }
     record(s->native, BENCH_OP_READ, s->sent_ns, r->status == 0 && r->query->n_nodes == 1);
     slot_next(s);
+}
+
+/* What client_command() or client_query() said. */
+static void slot_sent(struct slot *s, int status)
+{
+    if (status == -EBUSY) {
+        record(s->native, BENCH_OP_REFUSED, s->sent_ns, true);
+        slot_refused(s);
+    } else if (status != 0) {
+        slot_done(s);
+    }
 }
 
 static void slot_send_command(struct slot *s, Hf__Command *command)
@@ -157,8 +221,8 @@ static void slot_send_command(struct slot *s, Hf__Command *command)
     command->paths = &path;
     command->n_paths = 1;
     command->owner = pack_binary(bytes_str(s->owner));
-    if (client_command(s->client, command, s->native->options->timeout_ms, on_result, s, NULL) != 0)
-        slot_done(s);
+    slot_sent(
+        s, client_command(s->client, command, s->native->options->timeout_ms, on_result, s, NULL));
 }
 
 static void slot_acquire(struct slot *s)
@@ -189,8 +253,7 @@ static void slot_send(struct slot *s, enum bench_op op)
         q.what = HF__QUERY__WHAT__SHOW;
         q.path = pack_binary(bytes_str(s->path));
         q.brief = true;
-        if (client_query(s->client, &q, n->options->timeout_ms, false, on_reply, s) != 0)
-            slot_done(s);
+        slot_sent(s, client_query(s->client, &q, n->options->timeout_ms, false, on_reply, s));
     } else {
         Hf__Command c = HF__COMMAND__INIT;
         c.op = op == BENCH_OP_RENEW ? WIRE_OP_RENEW : WIRE_OP_RELEASE;
@@ -355,8 +418,11 @@ int bench_native_run(const struct bench_options *o, enum bench_mode mode, struct
         return -ENOMEM;
     n.window.data = &n;
     n.guard.data = &n;
-    (void)uv_timer_init(&n.loop, &n.window); /* These two never fail. */
+    n.pause.data = &n;
+    TAILQ_INIT(&n.refused);
+    (void)uv_timer_init(&n.loop, &n.window); /* These never fail. */
     (void)uv_timer_init(&n.loop, &n.guard);
+    (void)uv_timer_init(&n.loop, &n.pause);
     r = open_clients(&n, SESSION_TTL_MS);
     if (r == 0)
         r = start_slots(&n);
@@ -367,10 +433,8 @@ int bench_native_run(const struct bench_options *o, enum bench_mode mode, struct
     } else {
         close_all(&n);
     }
-    if (n.n_open == 0) {
-        uv_close((uv_handle_t *)&n.window, NULL);
-        uv_close((uv_handle_t *)&n.guard, NULL);
-    }
+    if (n.n_open == 0)
+        close_timers(&n);
     (void)uv_run(&n.loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&n.loop); /* Nothing of ours is open any more. */
     if (mode == BENCH_FILL)

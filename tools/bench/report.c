@@ -14,7 +14,7 @@ const char *report_mode_name(enum bench_mode mode)
 const char *report_op_name(enum bench_op op)
 {
     static const char *const names[] = {
-        "acquire", "release", "read", "renew", "handoff", "commit",
+        "acquire", "release", "read", "renew", "handoff", "commit", "refused",
     };
     return names[op];
 }
@@ -63,7 +63,7 @@ report_total(const struct bench_options *o, const char *what, const struct bench
     uint64_t n = 0;
 
     for (unsigned op = 0; op < BENCH_OP_N; op++)
-        if (op != BENCH_OP_HANDOFF)
+        if (op != BENCH_OP_HANDOFF && op != BENCH_OP_REFUSED)
             n += f->ops[op].n;
     double rate = per_second(n, f->elapsed_ns);
     double cpu_us = n > 0 ? us(f->cpu_ns) / (double)n : 0.0;
