@@ -583,8 +583,9 @@ bool commands_on_failure(struct client *c, struct peer *p, uint64_t id, const Hf
 /* The caller's time is up. */
 static void time_out(struct client *c, struct command *k)
 {
+    bool undone = k->was_busy && k->n_unresolved == 0;
     struct client_result out = {
-        .status = k->was_busy ? -EBUSY : -ETIMEDOUT, .text = "", .sent_boot_ns = k->sent_boot_ns};
+        .status = undone ? -EBUSY : -ETIMEDOUT, .text = "", .sent_boot_ns = k->sent_boot_ns};
     client_result_cb cb = k->cb;
     if (!makes_hold(k->op) || k->n_unresolved == 0) {
         finish(c, k, out.status, NULL);
