@@ -135,14 +135,14 @@ def without_a_leader(w):
 def flood(t, c):
     """A flood of reads, and one of acquires, many times what fits: a mount's flocks and its session
     go on, leases are renewed, and nobody holds what another one holds."""
-    m = c.mount("m", options="session_ttl=3s,timeout=30s")
+    m = c.mount("m", options="session_ttl=10s,timeout=30s")
     held = os.open(m.path("held"), os.O_CREAT | os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
     term = c.wait_leader().status(5)["term"]
     loads = [subprocess.Popen([t.program("holdfast-bench"), "--json", "--no-baseline", "--seconds", "4",
                                "--timeout", "20000", "--cluster", c.addresses(), "--clients",
                                clients, "--inflight", inflight, mode], stdout=subprocess.PIPE, text=True)
-             for mode, clients, inflight in (("read", "6", "4000"), ("cycle", "16", "500"))]
+             for mode, clients, inflight in (("read", "4", "4000"), ("cycle", "16", "500"))]
     cycles = 0
     while any(p.poll() is None for p in loads):
         fd = os.open(m.path("other"), os.O_CREAT | os.O_RDWR)
