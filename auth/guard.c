@@ -170,9 +170,11 @@ static void on_worked(uv_work_t *work, int status)
     } else {
         LOG_ERROR("the policy stays as it was", "file=%s why=%s", file,
                   log_quote(bytes_str(g->sentence)));
-        free(g->sentence);
-        g->sentence = NULL;
     }
+    if (g->config.on_policy != NULL && !g->closing)
+        g->config.on_policy(g->config.arg, g->sentence);
+    free(g->sentence);
+    g->sentence = NULL;
     if (g->closing)
         finish_close(g);
     else if (g->again)
@@ -425,9 +427,11 @@ bool guard_allows(struct guard *guard,
     LOG_INFO("denied", "subject=%s verb=%s path=%s why=%s",
              log_quote(bytes_str(guard_caller_subject(caller))), policy_verb_name(verb),
              log_quote(path), log_quote(bytes_of(why.data, why.size)));
-    buf_deinit(&why);
     guard->counts.denied++;
     (void)challenge(ret_refusal, 403, "insufficient_scope", "the policy does not allow this");
+    (void)snprintf(ret_refusal->reason, sizeof ret_refusal->reason, "%.*s", (int)why.size,
+                   why.size > 0 ? (const char *)why.data : "");
+    buf_deinit(&why);
     return false;
 }
 

@@ -40,6 +40,9 @@ struct guard_config {
     struct rate_limit owner;   /* Per subject and owner_id; likewise. */
     struct rate_limit failed;  /* Refused tokens per client's address; likewise. */
     const struct clock *clock;
+    /* The policy was read again: `why` is NULL, or says why the old one stays.  May be NULL. */
+    void (*on_policy)(void *arg, const char *why);
+    void *arg;
 }; /* The texts must live as long as the guard. */
 
 /* Somebody who was let in.  Counted references: one for the request, more for what outlives it. */
@@ -60,6 +63,7 @@ struct guard_refusal {
     const char *detail;     /* One sentence without a full stop; lives for ever. */
     char challenge[256];    /* WWW-Authenticate (401 and 403; else ""). */
     uint64_t retry_after_s; /* Retry-After (429 and 503; else 0). */
+    char reason[200];       /* For audit lines only: the policy's own; "" = as detail. */
 };
 
 /* Start; may block while keys and policy are read for the first time.

@@ -4,6 +4,14 @@
 
 #include "gateway/call.h"
 
+/* An audit line of a refusal that this gateway decided itself: what nodes refuse, they tell.
+ *
+ * @what: the verb or call; @reason: a sentence. */
+void access_audit(const struct call *call,
+                  const char *what,
+                  struct bytes lock_id,
+                  const char *reason);
+
 /* The head came: find out who calls, as far as that can be.  Who surely may not enter is answered,
  * so that his body need not be kept. */
 void access_look(struct call *call);

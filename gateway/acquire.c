@@ -158,7 +158,8 @@ static int ask(struct acquire *a)
     c.perm = LOCK_PERM;
     uint64_t timeout_ms = gw->options->timeout_ms;
     a->n_asked++;
-    int rv = client_command(gw->client, &c, timeout_ms, on_result, a, &a->handle);
+    int rv = client_command_traced(gw->client, &c, &a->call->trace, timeout_ms, on_result, a,
+                                   &a->handle);
     /* While it waits no answer may come for long; but not for longer than this. */
     if (rv == 0 && a->wait_end_ns != 0)
         boot_timer_set(&gw->timers, &a->give_up,
@@ -325,7 +326,7 @@ static void on_result(void *arg, const struct client_result *r)
         answer_held(take_call(a), pack_bytes(r->result->holder),
                     deadline_json(a->gw, r->result->holder_deadline_ns));
     } else if (r->result->code == WIRE_CODE_TIMEOUT || r->result->code == WIRE_CODE_CONFLICT) {
-        int rv = query_lock(a->gw, buf_bytes(&a->path), on_explained, a);
+        int rv = query_lock(a->call, buf_bytes(&a->path), on_explained, a);
         if (rv == 0)
             return;
         call_problem_status(take_call(a), rv);

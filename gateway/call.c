@@ -6,6 +6,7 @@
 #include "gateway/owner.h"
 #include "gateway/server.h"
 #include "gateway/share.h"
+#include "gateway/tracing.h"
 #include "raftstore/base/log.h"
 
 #include <assert.h>
@@ -63,6 +64,7 @@ void call_free(struct call *call)
 {
     if (call->response != NULL)
         MHD_destroy_response(call->response);
+    tracing_gone(call);
     buf_deinit(&call->lock_id);
     buf_deinit(&call->body);
     share_give(call);
@@ -141,6 +143,7 @@ void call_head(struct call *call, const char *method, const char *malformed)
     }
     struct bytes path = split_target(call);
     call->kind = find_kind(call, path, strcmp(method, "POST") == 0);
+    tracing_begin(call, method);
     const char *wanted = kinds[call->kind].method;
     if (call->response != NULL)
         return; /* There is something wrong with the path. */
@@ -229,12 +232,15 @@ static void answer(struct call *call, unsigned status, const char *type, struct 
     add_rate(call);
     for (unsigned i = 0; i < call->n_headers; i++)
         (void)MHD_add_response_header(r, call->headers[i].name, call->headers[i].value);
+    tracing_answer(call, status);
     if (gw->draining)
         (void)MHD_add_response_header(r, "Connection", "close");
     gw->metrics->in_flight--;
     metrics_answered(gw->metrics, call->kind, status,
                      clock_boot_ns(clock_system()) - call->boot_ns);
-    LOG_DEBUG("answered", "call=%s status=%u", call_kind_name(call->kind), status);
+    char id[TRACE_ID_HEX + 1];
+    LOG_DEBUG("answered", "call=%s status=%u trace_id=%s", call_kind_name(call->kind), status,
+              trace_hex(call->trace.trace_id, TRACE_ID_BYTES, id));
     if (call->state == CALL_PARKED)
         conn_resume(call->conn);
 }

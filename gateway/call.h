@@ -50,6 +50,8 @@ struct call {
     bool head_only;              /* HEAD. */
     struct guard_caller *caller; /* A reference; NULL where nobody is asked for it. */
     struct share *share;         /* Of its subject, from then on. */
+    struct trace_context trace;  /* What it makes of others' requests belongs here. */
+    struct span *span;           /* NULL: not recorded, or ended. */
     struct rate_state rate;      /* For the RateLimit-* headers; limit 0 = none. */
     char *uri;                   /* Owned: the request's target as it came. */
     struct bytes query;          /* Of uri; behind the '?'. */

@@ -28,6 +28,7 @@ struct change {
     uint64_t token; /* 0 = not known. */
     uint64_t ttl_ms;
     bool renew;
+    bool denied;  /* By a node, which has an audit line of it. */
     bool refused; /* There is no such hold: the read is only to tell why. */
     unsigned n_asked;
 };
@@ -71,7 +72,8 @@ static int order(struct change *x)
     c.token = x->token;
     c.ttl_ms = x->ttl_ms;
     x->n_asked++;
-    return client_command(x->gw->client, &c, x->gw->options->timeout_ms, on_result, x, NULL);
+    return client_command_traced(x->gw->client, &c, &x->call->trace, x->gw->options->timeout_ms,
+                                 on_result, x, NULL);
 }
 
 /* ---- Refusals -------------------------------------------------------------------------- */
@@ -89,11 +91,13 @@ static void answer_refused(struct change *x, const Hf__Node *n)
             shown = NULL;
         }
     }
-    json_t *o = problem_json(p, "%s",
-                             p == &PROBLEM_OTHER_SUBJECT
-                                 ? "the hold of this owner_id was made by another subject"
-                             : n != NULL ? "it is held, but not by this owner or with this token"
-                                         : "nobody holds it");
+    const char *why = p == &PROBLEM_OTHER_SUBJECT
+                          ? "the hold of this owner_id was made by another subject"
+                      : n != NULL ? "it is held, but not by this owner or with this token"
+                                  : "nobody holds it";
+    if (n != NULL && !x->denied)
+        access_audit(x->call, x->renew ? "renew" : "release", buf_bytes(&x->path), why);
+    json_t *o = problem_json(p, "%s", why);
     (void)json_object_set_new(o, done, json_false());
     if (shown != NULL && x->renew) {
         (void)json_object_set_new(o, "owner_id", owner_json(pack_bytes(shown->owner)));
@@ -118,7 +122,7 @@ static void on_shown(void *arg, const struct client_reply *reply);
 static int explain(struct change *x)
 {
     x->refused = true;
-    return query_lock(x->gw, buf_bytes(&x->path), on_shown, x);
+    return query_lock(x->call, buf_bytes(&x->path), on_shown, x);
 }
 
 static void on_shown(void *arg, const struct client_reply *reply)
@@ -190,6 +194,7 @@ static void on_result(void *arg, const struct client_result *r)
     } else if (code == WIRE_CODE_OK) {
         answer_done(x, r);
     } else if (code == WIRE_CODE_NOT_HELD || code == WIRE_CODE_NOT_OWNER) {
+        x->denied |= code == WIRE_CODE_NOT_OWNER;
         int rv = explain(x);
         if (rv == 0)
             return;
@@ -225,7 +230,7 @@ static void handle_change(struct call *call, bool renew)
     fields_deinit(&f);
     int rv = renew || x->token != 0
                  ? order(x)
-                 : query_own(x->gw, buf_bytes(&x->path), buf_bytes(&x->owner), on_shown, x);
+                 : query_own(x->call, buf_bytes(&x->path), buf_bytes(&x->owner), on_shown, x);
     if (rv < 0) {
         call_problem_status(call, rv);
         change_free(x);

@@ -56,9 +56,13 @@ void add_validity(json_t *o, const struct call *call, uint64_t deadline_boot_ns)
                               json_integer((json_int_t)(from_request / NS_PER_MS)));
 }
 
-static int show(
-    struct gateway *gw, struct bytes path, const struct bytes *owner, client_reply_cb cb, void *arg)
+static int show(const struct call *call,
+                struct bytes path,
+                const struct bytes *owner,
+                client_reply_cb cb,
+                void *arg)
 {
+    struct gateway *gw = call->gw;
     Hf__Query q = HF__QUERY__INIT;
     q.what = HF__QUERY__WHAT__SHOW;
     q.path = pack_binary(path);
@@ -66,18 +70,19 @@ static int show(
     q.own = owner != NULL;
     if (owner != NULL)
         q.owner = pack_binary(*owner);
-    return client_query(gw->client, &q, gw->options->timeout_ms, false, cb, arg);
+    return client_query_traced(gw->client, &q, &call->trace, gw->options->timeout_ms, false, cb,
+                               arg);
 }
 
-int query_lock(struct gateway *gw, struct bytes path, client_reply_cb cb, void *arg)
+int query_lock(const struct call *call, struct bytes path, client_reply_cb cb, void *arg)
 {
-    return show(gw, path, NULL, cb, arg);
+    return show(call, path, NULL, cb, arg);
 }
 
 int query_own(
-    struct gateway *gw, struct bytes path, struct bytes owner, client_reply_cb cb, void *arg)
+    const struct call *call, struct bytes path, struct bytes owner, client_reply_cb cb, void *arg)
 {
-    return show(gw, path, &owner, cb, arg);
+    return show(call, path, &owner, cb, arg);
 }
 
 const Hf__Node *reply_lock(const struct client_reply *reply)

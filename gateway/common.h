@@ -18,13 +18,13 @@ json_t *deadline_json(const struct gateway *gw, uint64_t deadline_ns);
  * expires_in_ms and expires_from_request_ms (openapi.json tells what they mean). */
 void add_validity(json_t *o, const struct call *call, uint64_t deadline_boot_ns);
 
-/* Ask for all about one path (of very many holds, for the first thousand). Return: as
+/* Ask for all about one path (of very many holds, for the first thousand), for a call. Return: as
  * client_query(). */
-int query_lock(struct gateway *gw, struct bytes path, client_reply_cb cb, void *arg);
+int query_lock(const struct call *call, struct bytes path, client_reply_cb cb, void *arg);
 
 /* The same, with this owner's holds only. */
 int query_own(
-    struct gateway *gw, struct bytes path, struct bytes owner, client_reply_cb cb, void *arg);
+    const struct call *call, struct bytes path, struct bytes owner, client_reply_cb cb, void *arg);
 
 /* The node of such a reply; NULL: there is none, or no hold to tell of. */
 const Hf__Node *reply_lock(const struct client_reply *reply);

@@ -43,6 +43,62 @@ static int load_cluster_tls(struct gateway *gw, char **ret_sentence)
     return 0;
 }
 
+/* ---- Audit and spans ------------------------------------------------------------------- */
+
+static void audit_policy(struct gateway *gw, const char *what, const char *why)
+{
+    if (gw->audit == NULL)
+        return;
+    struct buf *line = audit_begin(gw->audit, "policy");
+    audit_text(line, "by", "gateway");
+    audit_text(line, "what", what);
+    audit_text(line, "file", gw->options->policy);
+    audit_text(line, "reason", why);
+    audit_end(gw->audit);
+}
+
+static void on_policy(void *arg, const char *why)
+{
+    audit_policy(arg, why == NULL ? "reloaded" : "refused", why);
+}
+
+static int open_telemetry(struct gateway *gw, char **ret_sentence)
+{
+    const struct options *o = gw->options;
+    struct audit_position last; /* Gateways have none. */
+    char address[300];
+    gw->random.state = random_system();
+    int rv = o->audit != NULL ? audit_open(o->audit, 0, &gw->audit, &last, ret_sentence) : 0;
+    if (rv < 0 || o->otlp == NULL)
+        return rv;
+    struct otlp_config config = {
+        .url = o->otlp,
+        .ca_file = o->otlp_ca,
+        .insecure = o->insecure,
+        .service = "holdfast-gateway",
+        .instance = address_format(&o->listen, address, sizeof address),
+        .spans = spans_new(o->trace_ratio, 0),
+    };
+    rv = otlp_start(&config, &gw->otlp, ret_sentence);
+    if (rv == 0)
+        gw->spans = config.spans;
+    else
+        spans_free(config.spans);
+    return rv;
+}
+
+/* After everything that makes lines and spans. */
+static void close_telemetry(struct gateway *gw)
+{
+    otlp_stop(gw->otlp);
+    audit_close(gw->audit);
+    gw->otlp = NULL;
+    gw->spans = NULL;
+    gw->audit = NULL;
+}
+
+/* ---- The beginning --------------------------------------------------------------------- */
+
 static int open_guard(struct gateway *gw, char **ret_sentence)
 {
     const struct options *o = gw->options;
@@ -61,7 +117,12 @@ static int open_guard(struct gateway *gw, char **ret_sentence)
         .strict_typ = o->strict_typ,
         .clock = clock_system(),
     };
-    return guard_open(gw->loop, &config, &gw->guard, ret_sentence);
+    config.on_policy = on_policy;
+    config.arg = gw;
+    int rv = guard_open(gw->loop, &config, &gw->guard, ret_sentence);
+    if (rv == 0 && o->policy != NULL)
+        audit_policy(gw, "loaded", NULL);
+    return rv;
 }
 
 int gateway_start(struct gateway *gw, char **ret_sentence)
@@ -76,7 +137,9 @@ int gateway_start(struct gateway *gw, char **ret_sentence)
     gw->metrics = xcalloc(1, sizeof *gw->metrics);
     gw->timers.alarm.fd = -1;
     TAILQ_INIT(&gw->acquires);
-    int rv = load_certificate(gw, ret_sentence);
+    int rv = open_telemetry(gw, ret_sentence);
+    if (rv == 0)
+        rv = load_certificate(gw, ret_sentence);
     if (rv == 0)
         rv = load_cluster_tls(gw, ret_sentence);
     if (rv == 0)
@@ -85,6 +148,7 @@ int gateway_start(struct gateway *gw, char **ret_sentence)
         rv = boot_timers_init(&gw->timers, gw->loop, clock_system());
     if (rv == 0) {
         config.tls = gw->tls;
+        config.spans = gw->spans;
         rv = client_new(&config, &gw->client);
         if (rv == -EINVAL && asprintf(ret_sentence, "'%s' is no list of addresses: HOST:PORT,...",
                                       gw->options->cluster) < 0)
@@ -113,6 +177,8 @@ void gateway_reload(struct gateway *gw)
     char *sentence = NULL;
     if (gw->draining)
         return;
+    if (gw->audit != NULL)
+        audit_reopen(gw->audit);
     guard_reload(gw->guard);
     expiry_renewed(gw);
     if (gw->options->tls_cert != NULL) {
@@ -139,6 +205,7 @@ static void on_guard_closed(void *arg)
     tls_context_unref(gw->tls);
     gw->tls = NULL;
     certificate_free_all();
+    close_telemetry(gw);
     free(gw->metrics);
     gw->metrics = NULL;
     gw->on_stopped(gw->arg);

@@ -21,6 +21,8 @@
 #include "gateway/options.h"
 #include "raftstore/client/boot_timer.h"
 #include "raftstore/client/client.h"
+#include "telemetry/audit.h"
+#include "telemetry/otlp.h"
 
 #include <bsd/sys/queue.h>
 #include <stdbool.h>
@@ -52,6 +54,10 @@ struct gateway {
     struct metrics *metrics;
     struct share *shares;      /* By subject: calls under way (share.h). */
     uint64_t process_start_ns; /* As it was told first, so that it never moves; 0 = not yet. */
+    struct audit *audit;  /* NULL: none. */
+    struct spans *spans;  /* NULL: none are made. */
+    struct otlp *otlp;    /* Likewise. */
+    struct random random; /* For traces that begin here. */
     struct boot_timers timers;
     struct boot_timer expiry; /* When to look at the certificates' ends again. */
     struct expiry https_expiry, cluster_expiry;
@@ -75,7 +81,8 @@ int gateway_start(struct gateway *gw, char **ret_sentence);
  * back what nobody wants any more, then close everything. */
 void gateway_stop(struct gateway *gw);
 
-/* Read what can be read again: the certificate.  What is bad is logged, and the old one stays. */
+/* Read what can be read again: certificates, keys, policy; and open the audit file again.  What is
+ * bad is logged, and the old one stays. */
 void gateway_reload(struct gateway *gw);
 
 #endif

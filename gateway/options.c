@@ -4,6 +4,8 @@
 #include "raftstore/base/clock.h"
 #include "raftstore/base/duration.h"
 #include "raftstore/base/log.h"
+#include "raftstore/base/trace.h"
+#include "telemetry/otlp.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -46,6 +48,14 @@ static const char help_text[] =
     "  --timeout DURATION      longest wait for an answer of the cluster (default 5s); then 503\n"
     "  --wait-max DURATION     longest 'wait' that a call may ask for (default 1h)\n"
     "  --connections-max N     open at once (default 16384)\n"
+    "  --audit FILE            append a line for each denial and policy change ('-': standard "
+    "error;\n"
+    "                          SIGHUP opens the file again); grants are in the nodes' audits\n"
+    "  --otlp URL              send spans to a collector (OTLP/HTTP, JSON), such as\n"
+    "                          http://localhost:4318; https beyond this machine\n"
+    "  --otlp-ca FILE          certificates to trust for it (default: the system's)\n"
+    "  --trace-ratio N         share of the requests without a traceparent to record, 0 to 1\n"
+    "                          (default 0)\n"
     "  --log-level LEVEL       error, warn, info (default) or debug\n"
     "  --version, --help\n"
     "\n"
@@ -77,6 +87,10 @@ enum {
     OPT_TIMEOUT,
     OPT_WAIT_MAX,
     OPT_CONNECTIONS_MAX,
+    OPT_AUDIT,
+    OPT_OTLP,
+    OPT_OTLP_CA,
+    OPT_TRACE_RATIO,
     OPT_LOG_LEVEL,
     OPT_VERSION,
     OPT_HELP,
@@ -105,6 +119,10 @@ static const struct option long_options[] = {
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
     {"wait-max", required_argument, NULL, OPT_WAIT_MAX},
     {"connections-max", required_argument, NULL, OPT_CONNECTIONS_MAX},
+    {"audit", required_argument, NULL, OPT_AUDIT},
+    {"otlp", required_argument, NULL, OPT_OTLP},
+    {"otlp-ca", required_argument, NULL, OPT_OTLP_CA},
+    {"trace-ratio", required_argument, NULL, OPT_TRACE_RATIO},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"version", no_argument, NULL, OPT_VERSION},
     {"help", no_argument, NULL, OPT_HELP},
@@ -175,6 +193,12 @@ static const char **plain_option(int option, struct options *o)
         return &o->tls_cert;
     case OPT_TLS_KEY:
         return &o->tls_key;
+    case OPT_AUDIT:
+        return &o->audit;
+    case OPT_OTLP:
+        return &o->otlp;
+    case OPT_OTLP_CA:
+        return &o->otlp_ca;
     default:
         return NULL;
     }
@@ -225,6 +249,10 @@ static int one_option(int option, const char *value, struct options *o)
             return usage("--connections-max %s: must be a number from 16 to 1000000", value);
         o->connections_max = (unsigned)n;
         return -1;
+    case OPT_TRACE_RATIO:
+        if (trace_ratio_parse(value, &o->trace_ratio) < 0)
+            return usage("--trace-ratio %s: must be a number from 0 to 1", value);
+        return -1;
     case OPT_LOG_LEVEL:
         return log_level(value);
     case OPT_VERSION:
@@ -264,6 +292,11 @@ static int check_whole(const struct options *o)
     int code = check_access(o);
     if (code >= 0)
         return code;
+    const char *wrong = NULL;
+    if (o->otlp != NULL && otlp_check_url(o->otlp, o->insecure, &wrong) < 0)
+        return usage("--otlp %s: %s", o->otlp, wrong);
+    if (o->otlp == NULL && (o->otlp_ca != NULL || o->trace_ratio > 0))
+        return usage("--otlp-ca and --trace-ratio belong to --otlp");
     if ((o->tls_cert == NULL) != (o->tls_key == NULL))
         return usage("--tls-cert and --tls-key belong together");
     if (o->tls_cert == NULL && !o->insecure && !address_is_loopback(&o->listen))

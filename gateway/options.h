@@ -31,6 +31,10 @@ struct options {
     bool strict_typ;                /* Only tokens of the type at+jwt. */
     const char *tls_cert;           /* PEM file with the chain; NULL = plain HTTP. */
     const char *tls_key;            /* PEM file. */
+    const char *audit;              /* File for audit lines, "-" = standard error; NULL = none. */
+    const char *otlp;               /* URL of a collector of spans; NULL = none. */
+    const char *otlp_ca;            /* PEM file: whom to trust as that; NULL = the system's. */
+    double trace_ratio;             /* Share of the traces that begin here that is recorded. */
     bool no_auth;                   /* Serve without tokens. */
     bool insecure;                  /* Allow plain HTTP beyond loopback. */
     uint64_t timeout_ms;            /* Longest wait for an answer of the cluster. */

@@ -91,7 +91,7 @@ void handle_show(struct call *call)
     struct show *s = xcalloc(1, sizeof *s);
     s->gw = call->gw;
     s->call = call;
-    int rv = query_lock(call->gw, buf_bytes(&call->lock_id), on_shown, s);
+    int rv = query_lock(call, buf_bytes(&call->lock_id), on_shown, s);
     if (rv < 0) {
         free(s);
         call_problem_status(call, rv);
@@ -143,7 +143,8 @@ static int ask_page(struct list *l)
     q.limit = l->hides ? LIMIT_MAX : (uint32_t)(l->limit - json_array_size(l->locks));
     q.brief = true;
     l->n_pages++;
-    return client_query(l->gw->client, &q, l->gw->options->timeout_ms, false, on_page, l);
+    return client_query_traced(l->gw->client, &q, &l->call->trace, l->gw->options->timeout_ms,
+                               false, on_page, l);
 }
 
 static void answer_list(struct list *l, bool more)

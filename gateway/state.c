@@ -3,6 +3,7 @@
 #include "gateway/handlers.h"
 #include "gateway/openapi.h"
 #include "raftstore/base/prometheus.h"
+#include "telemetry/observe.h"
 #include "telemetry/process.h"
 
 #include <stdlib.h>
@@ -67,6 +68,7 @@ static void answer_metrics(struct call *call, const struct process_stats *proces
     gw->process_start_ns = process->start_wall_ns;
     build_info_write("gateway", &out);
     metrics_write(gw->metrics, &out);
+    observe_metrics(&out, "gateway", gw->audit, gw->spans);
     client_metrics(gw->client, &out);
     prometheus_single(&out, "holdfast_gateway_ready", "gauge", "Is it ready, as /readyz says?",
                       unready(gw, &detail) == NULL);

@@ -1,5 +1,7 @@
 #include "raftstore/base/trace.h"
 
+#include <errno.h>
+
 #define MEMBERS_MAX       32u
 #define MEMBER_LONG_BYTES 128u /* These go first when there is no room. */
 #define KEY_BYTES_MAX     256u
@@ -228,6 +230,23 @@ bool trace_is_chosen(const struct trace_context *t, double ratio)
     for (unsigned i = TRACE_ID_BYTES - 8; i < TRACE_ID_BYTES; i++)
         low = low << 8 | t->trace_id[i];
     return ratio >= 1 || (double)(low >> 11) < ratio * (double)(UINT64_C(1) << 53);
+}
+
+int trace_ratio_parse(const char *text, double *ret_ratio)
+{
+    double value = 0, unit = 1;
+    size_t n = strspn(text, "0123456789"), rest = text[n] == '.' ? n + 1 : n;
+    size_t n_after = strspn(text + rest, "0123456789");
+    if (text[rest + n_after] != '\0' || n + n_after == 0 || n > 10 || n_after > 30)
+        return -EINVAL;
+    for (size_t i = 0; i < n; i++)
+        value = value * 10 + (text[i] - '0');
+    for (size_t i = 0; i < n_after; i++)
+        value += (unit /= 10) * (text[rest + i] - '0');
+    if (value > 1)
+        return -EINVAL;
+    *ret_ratio = value;
+    return 0;
 }
 
 /* ---- Text ------------------------------------------------------------------------------ */

@@ -71,6 +71,11 @@ void trace_new_span_id(struct random *random, uint8_t ret_span_id[TRACE_SPAN_ID_
  * @ratio: 0 = none, 1 = all. */
 bool trace_is_chosen(const struct trace_context *t, double ratio);
 
+/* A share as people write it: "0.25", "1", ".5".
+ *
+ * Return: 0; -EINVAL: no number from 0 to 1. */
+int trace_ratio_parse(const char *text, double *ret_ratio);
+
 /* "00-...": TRACE_PARENT_BYTES and a NUL.  Return: out. */
 char *trace_format(const struct trace_context *t, char out[TRACE_PARENT_BYTES + 1]);
 

@@ -2,6 +2,7 @@
 #include "raftstore/base/trace.h"
 #include "raftstore/wire/trace.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -224,6 +225,23 @@ static void test_ratio(void **state)
     assert_in_range(n, 850, 1150); /* The seed is fixed. */
 }
 
+static void test_ratio_text(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"",    ".",  "1.1",  "2",   "-1",  "+1", "1e-1",
+                                      "0,5", " 1", "0.5x", "nan", "inf", "0x1"};
+    double ratio = 7;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(trace_ratio_parse(bad[i], &ratio), -EINVAL);
+    assert_true(ratio == 7);
+    assert_int_equal(trace_ratio_parse("0", &ratio), 0);
+    assert_true(ratio == 0);
+    assert_int_equal(trace_ratio_parse("1.000", &ratio), 0);
+    assert_true(ratio == 1);
+    assert_int_equal(trace_ratio_parse(".25", &ratio), 0);
+    assert_true(ratio > 0.2499 && ratio < 0.2501);
+}
+
 /* On the wire and back; what is malformed there is no trace. */
 static void test_wire(void **state)
 {
@@ -274,7 +292,7 @@ int main(void)
         cmocka_unit_test(test_parent), cmocka_unit_test(test_parent_bytes),
         cmocka_unit_test(test_state),  cmocka_unit_test(test_state_bounds),
         cmocka_unit_test(test_new),    cmocka_unit_test(test_ratio),
-        cmocka_unit_test(test_wire),
+        cmocka_unit_test(test_wire),   cmocka_unit_test(test_ratio_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
