@@ -5,8 +5,10 @@
 #include "raftstore/node/replica_entry.h"
 #include "raftstore/node/translate.h"
 
-typedef void
-each_command(void *arg, unsigned position, uint64_t stamp_ns, const struct lock_effects *effects);
+typedef void each_command(void *arg,
+                          unsigned position,
+                          const struct lock_command *command,
+                          const struct lock_effects *effects);
 
 /* An entry that is being applied. */
 struct apply {
@@ -27,7 +29,7 @@ static int apply_command(struct apply *a, struct bytes bytes, uint64_t stamp_ns)
     command.stamp_ns = stamp_ns;
     lock_step(a->table, a->index, &command, &effects);
     if (a->each != NULL)
-        a->each(a->arg, a->n, stamp_ns, &effects);
+        a->each(a->arg, a->n, &command, &effects);
     a->n++;
     return 0;
 }

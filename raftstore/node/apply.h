@@ -9,8 +9,8 @@
 /* Unpack a LogEntry (the data of a RAFT_COMMAND entry) and apply its commands in order.
  *
  * @a:    scratch memory; reset first, so nothing unpacked into it earlier survives the call.
- * @each: called after each command with its position in the entry, its stamp and what it did; the
- *        effects live until `each` returns. NULL = nobody wants to know.
+ * @each: called after each command with its position in the entry, the command, with its stamp, and
+ *        what it did; both live until `each` returns. NULL = nobody wants to know.
  *
  * Return: 0; -EBADMSG when the bytes are no log entry, or a command in it is none: a replicated
  *         entry that can't be applied is fatal, the table may have taken the commands before. */
@@ -20,7 +20,7 @@ int apply_log_entry(struct lock_table *t,
                     struct bytes entry,
                     void (*each)(void *arg,
                                  unsigned position,
-                                 uint64_t stamp_ns,
+                                 const struct lock_command *command,
                                  const struct lock_effects *effects),
                     void *arg);
 

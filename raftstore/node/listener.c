@@ -15,6 +15,7 @@ static void requests_orphan(struct conn *c)
     struct request *r;
     while ((r = LIST_FIRST(&c->requests)) != NULL) {
         LIST_REMOVE(r, link);
+        request_keep_asker(r);
         r->owner = NULL; /* Freed when its outcome comes. */
     }
 }
@@ -37,8 +38,10 @@ void conn_close(struct conn *c)
     free(c);
     if (chunk_request != 0) {
         struct request *r = request_find(&l->requests, chunk_request);
-        if (r != NULL)
+        if (r != NULL) {
+            request_audit_admin(l, r, REPLICA_UNKNOWN, "the client hung up");
             request_free(&l->requests, r);
+        }
         l->config.chunk_taken(l->config.arg, chunk_request, true);
     }
 }

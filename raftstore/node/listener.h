@@ -13,11 +13,14 @@
 
 #include "raftstore/base/address.h"
 #include "raftstore/base/clock.h"
+#include "raftstore/base/trace.h"
 #include "raftstore/node/access.h"
 #include "raftstore/node/events.h"
 #include "raftstore/node/replica.h"
 #include "raftstore/node/stream.h"
 #include "raftstore/wire/pack.h"
+#include "telemetry/audit.h"
+#include "telemetry/span.h"
 
 #include "holdfast.pb-c.h"
 
@@ -46,6 +49,8 @@ struct listener_config {
     size_t output_max;        /* 0 = LISTENER_OUTPUT_MAX. */
     size_t output_total_max;  /* 0 = LISTENER_OUTPUT_TOTAL. */
     uint64_t hello_ms;        /* 0 = LISTENER_HELLO_MS. */
+    struct audit *audit;      /* For lines about denials; NULL = none. */
+    struct spans *spans;      /* Of requests; NULL = none are made. */
     void *arg;
 
     struct listener_leader (*leader)(void *arg);
@@ -94,6 +99,17 @@ uint16_t listener_port(const struct listener *l);
 
 /* A client connected by a stream that is not started yet; it is the listener's from now on. */
 void listener_adopt(struct listener *l, struct stream *s);
+
+/* Who asked, for audit lines. */
+struct listener_asker {
+    char client[64]; /* Address; "" = unknown: he is gone. */
+    enum identity_kind kind;
+    char name[IDENTITY_NAME_BYTES_MAX + 1]; /* Of the certificate. */
+    uint8_t trace_id[TRACE_ID_BYTES];       /* All zero = none. */
+};
+void listener_asker(const struct listener *l, uint64_t request_id, struct listener_asker *ret);
+/* Add the pairs client=, certificate=, trace_id=, as far as known. */
+void listener_add_asker(struct buf *line, const struct listener_asker *a);
 
 /* Outcomes. A client that has gone meanwhile is no error. */
 void listener_command_done(struct listener *l,

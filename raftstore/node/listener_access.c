@@ -23,8 +23,11 @@ static void denied(struct conn *c, const struct access_denial *denial, struct bu
 {
     struct listener *l = c->listener;
     char name[64];
+    size_t begin = ret_sentence->size;
     access_denied(&l->denials, clock_mono_ns(l->config.clock) / NS_PER_MS, &c->access, denial,
                   stream_peer_name(c->stream, name, sizeof name), ret_sentence);
+    conn_audit_denied(c, denial->why == NULL ? policy_verb_name(denial->verb) : NULL, denial->path,
+                      bytes_of(ret_sentence->data + begin, ret_sentence->size - begin));
     buf_add(ret_sentence, "", 1);
 }
 

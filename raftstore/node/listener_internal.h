@@ -17,7 +17,8 @@ struct conn {
     TAILQ_ENTRY(conn) link; /* In `fresh` until its hello, then in `conns`. */
     struct listener *listener;
     struct stream *stream;
-    struct access access; /* conn_access() brings it up to date. */
+    struct listener_asker who; /* Once it was asked for: conn_who(). */
+    struct access access;      /* conn_access() brings it up to date. */
     struct request_list requests;
     unsigned n_requests[REQUEST_KINDS];
     bool hello;
@@ -42,6 +43,8 @@ struct listener {
     struct access_policy *policy; /* NULL: none. */
     uint64_t policy_index;        /* Events up to this one were filtered by an older one. */
     struct access_log denials;
+    bool has_trace; /* The request that is being read belongs to this trace: */
+    struct trace_context trace;
     struct buf changed;     /* A command with a field set by us. */
     struct conn_list fresh; /* No hello yet; oldest first. */
     struct conn_list conns;
@@ -81,6 +84,37 @@ bool conn_may_admin(struct conn *c, struct buf *ret_sentence);
 /* struct events_sub.filter */
 const struct lock_effect *
 conn_filter(void *arg, const struct lock_effect *effect, struct lock_effect *room);
+
+/* listener_trace.c ------------------------------------------------------------------------- */
+
+/* Who it is, without a trace.  With an audit it is called at the hello, so that it is known when
+ * the stream is gone. */
+const struct listener_asker *conn_who(struct conn *c);
+
+/* A frame came, with these bytes as its trace (ClientFrame.trace; may be empty). */
+void conn_trace(struct conn *c, struct bytes trace);
+
+/* A request was begun: its place in a trace, its span, a debug line. */
+void conn_trace_request(struct conn *c, struct request *r, const char *name, struct bytes path);
+
+/* It is answered: with a failure's sentence, or NULL. */
+void request_trace_answered(struct request *r, const char *failure);
+
+/* The client is gone, but its command is under way: who it was is kept with that. */
+void request_keep_asker(struct request *r);
+
+/* The client is gone, but its command is under way: who it was is kept with that. */
+void request_keep_asker(struct request *r);
+
+/* A line of what the client may not do. @what: the verb; may be NULL. */
+void conn_audit_denied(struct conn *c, const char *what, struct bytes path, struct bytes reason);
+
+/* What an operator asked for, kept with the request; and what became of it. */
+void conn_audit_admin(struct conn *c, struct request *r, const Hf__Admin *a);
+void request_audit_admin(struct listener *l,
+                         const struct request *r,
+                         enum replica_status status,
+                         const char *text);
 
 /* End the Events frame that is being gathered, so that what is appended next comes after it. */
 void conn_seal_events(struct conn *c);

@@ -5,7 +5,9 @@
 #include "raftstore/base/log.h"
 #include "raftstore/node/access.h"
 #include "raftstore/node/translate.h"
+#include "raftstore/wire/codes.h"
 #include "raftstore/wire/frame.h"
+#include "raftstore/wire/trace.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -60,6 +62,14 @@ fail_status(struct conn *c, uint64_t frame_id, enum replica_status status, const
     fail(c, frame_id, table[i].code, text != NULL && *text != '\0' ? text : table[i].text);
 }
 
+/* The same, and the request's span ends. */
+static void
+fail_request(struct conn *c, struct request *r, enum replica_status status, const char *text)
+{
+    request_trace_answered(r, status == REPLICA_NOT_LEADER ? "not the leader" : "not done");
+    fail_status(c, r->frame_id, status, text);
+}
+
 /* @sentence: ends with a NUL; given up. */
 static void deny(struct conn *c, uint64_t frame_id, struct buf *sentence)
 {
@@ -93,6 +103,8 @@ static int on_hello(struct conn *c, const Hf__ClientHello *h)
     TAILQ_REMOVE(&l->fresh, c, link);
     TAILQ_INSERT_TAIL(&l->conns, c, link);
     c->hello = true;
+    if (l->config.audit != NULL)
+        (void)conn_who(c);
     stream_set_frame_bytes_max(c->stream, FRAME_CLIENT_BYTES_MAX);
     LOG_DEBUG("client connected", "agent=%s host=%s", log_quote(bytes_str(h->agent)),
               log_quote(bytes_str(h->host)));
@@ -185,6 +197,13 @@ may_command(struct conn *c, uint64_t frame_id, const struct lock_command *k, str
     return answer == ACCESS_YES;
 }
 
+/* Of these every client sends many, and nobody asks where they went. */
+static bool is_session_op(enum lock_op op)
+{
+    return op == LOCK_OP_SESSION_OPEN || op == LOCK_OP_SESSION_KEEPALIVE ||
+           op == LOCK_OP_SESSION_CLOSE;
+}
+
 static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
 {
     struct listener *l = c->listener;
@@ -203,11 +222,14 @@ static void on_command(struct conn *c, uint64_t frame_id, struct bytes bytes)
     struct request *r = begin(c, frame_id, now_ns, REQUEST_COMMAND);
     if (r == NULL)
         return;
+    if (l->has_trace || (l->config.spans != NULL && !is_session_op(checked.op)))
+        conn_trace_request(c, r, wire_op_name(checked.op),
+                           checked.n_paths > 0 ? checked.paths[0] : bytes_of(NULL, 0));
     enum replica_status status =
         l->config.submit(l->config.arg, now_ns, request_id(r), urgency_of(checked.op), bytes);
     if (status != REPLICA_OK) {
+        fail_request(c, r, status, NULL);
         end(l, r);
-        fail_status(c, frame_id, status, NULL);
         return;
     }
     l->stats.keepalives += checked.op == LOCK_OP_SESSION_KEEPALIVE;
@@ -253,6 +275,12 @@ static bool answer(struct conn *c, uint64_t frame_id, const Hf__Query *q)
     return true;
 }
 
+static const char *enum_name(const ProtobufCEnumDescriptor *descriptor, int value)
+{
+    const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(descriptor, value);
+    return v != NULL ? v->name : "?";
+}
+
 static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
 {
     struct listener *l = c->listener;
@@ -278,10 +306,13 @@ static void on_query(struct conn *c, uint64_t frame_id, const Hf__Query *q)
     if (r == NULL)
         return;
     r->body = query_copy(q);
+    if (l->has_trace || l->config.spans != NULL)
+        conn_trace_request(c, r, enum_name(&hf__query__what__descriptor, (int)q->what),
+                           pack_bytes(q->path));
     enum replica_status status = l->config.read(l->config.arg, now_ns, request_id(r));
     if (status != REPLICA_OK) {
+        fail_request(c, r, status, NULL);
         end(l, r);
-        fail_status(c, frame_id, status, NULL);
     }
 }
 
@@ -299,10 +330,16 @@ static void on_admin(struct conn *c, uint64_t frame_id, const Hf__Admin *a)
     struct request *r = begin(c, frame_id, now_ns, REQUEST_ADMIN);
     if (r == NULL)
         return;
+    if (l->has_trace || l->config.spans != NULL)
+        conn_trace_request(c, r, enum_name(&hf__admin__what__descriptor, (int)a->what),
+                           bytes_of(NULL, 0));
+    conn_audit_admin(c, r, a);
     enum replica_status status = l->config.admin(l->config.arg, now_ns, request_id(r), a, &text);
     if (status != REPLICA_OK) {
+        if (status != REPLICA_NOT_LEADER) /* It will ask the leader. */
+            request_audit_admin(l, r, status, text);
+        fail_request(c, r, status, text);
         end(l, r);
-        fail_status(c, frame_id, status, text);
     }
 }
 
@@ -398,17 +435,29 @@ static bool varint(struct bytes in, size_t *at, uint64_t *ret)
     return false;
 }
 
-/* Is this ClientFrame exactly {id, command}, as nearly all are?  Then its command needs no copy. */
-static bool frame_is_command(struct bytes body, uint64_t *ret_id, struct bytes *ret_command)
+/* Is this ClientFrame exactly {id, command} or {id, command, trace}, as nearly all are?  Then its
+ * command needs no copy. */
+static bool frame_is_command(struct bytes body,
+                             uint64_t *ret_id,
+                             struct bytes *ret_command,
+                             struct bytes *ret_trace)
 {
     const uint8_t *p = body.data;
     size_t at = 1;
     uint64_t id, size;
     if (body.size < 4 || p[0] != (1 << 3 | 0) || !varint(body, &at, &id) || at >= body.size ||
-        p[at++] != (3 << 3 | 2) || !varint(body, &at, &size) || size != body.size - at || id == 0)
+        p[at++] != (3 << 3 | 2) || !varint(body, &at, &size) || size > body.size - at || id == 0)
         return false;
     *ret_id = id;
     *ret_command = bytes_of(p + at, (size_t)size);
+    *ret_trace = bytes_of(NULL, 0);
+    at += (size_t)size;
+    if (at == body.size)
+        return true;
+    if (p[at++] != (WIRE_TRACE_FIELD << 3 | 2) || !varint(body, &at, &size) ||
+        size != body.size - at)
+        return false;
+    *ret_trace = bytes_of(p + at, (size_t)size);
     return true;
 }
 
@@ -416,14 +465,18 @@ int conn_frame(struct conn *c, struct bytes body)
 {
     struct listener *l = c->listener;
     uint64_t id;
-    struct bytes command;
+    struct bytes command, trace;
     int rv;
-    if (c->hello && frame_is_command(body, &id, &command)) {
+    l->has_trace = false;
+    if (c->hello && frame_is_command(body, &id, &command, &trace)) {
+        conn_trace(c, trace);
         on_command(c, id, command);
         rv = 0;
     } else {
         const Hf__ClientFrame *f =
             (const Hf__ClientFrame *)pack_parse(&l->arena, &hf__client_frame__descriptor, body);
+        if (f != NULL)
+            conn_trace(c, pack_bytes(f->trace));
         rv = f == NULL ? -EPROTO : dispatch(c, f);
     }
     arena_reset(&l->arena);
@@ -431,6 +484,19 @@ int conn_frame(struct conn *c, struct bytes body)
 }
 
 /* Outcomes. -------------------------------------------------------------------------------- */
+
+static void command_span(struct request *r,
+                         enum replica_status status,
+                         const struct lock_result *result,
+                         uint64_t index)
+{
+    if (status == REPLICA_OK) {
+        span_event(r->span, "committed", "holdfast.index", (int64_t)index);
+        span_text(r->span, "holdfast.result", bytes_str(lock_code_name(result->code)));
+        span_number(r->span, "holdfast.token", (int64_t)result->token);
+    }
+    request_trace_answered(r, status == REPLICA_OK ? NULL : "the outcome is unknown");
+}
 
 void listener_command_done(struct listener *l,
                            uint64_t now_ns,
@@ -445,6 +511,8 @@ void listener_command_done(struct listener *l,
     struct conn *c = r->owner;
     uint64_t frame_id = r->frame_id, took_ns = now_ns - r->begin_ns;
     l->what = r->what;
+    if (r->span != NULL)
+        command_span(r, status, result, index);
     if (status == REPLICA_OK) {
         histogram_add(&l->command_us, now_ns, took_ns / NS_PER_US);
         request_stats_done(&l->counts, r->what, result->code, took_ns);
@@ -472,11 +540,14 @@ void listener_read_done(struct listener *l, uint64_t id, enum replica_status sta
         return;
     struct conn *c = r->owner;
     l->what = r->what;
+    if (status == REPLICA_OK)
+        span_event(r->span, "read index confirmed", NULL, 0);
     if (status == REPLICA_OK && (c == NULL || answer(c, r->frame_id, r->body)))
         request_stats_done(&l->counts, r->what, LOCK_OK,
                            clock_mono_ns(l->config.clock) - r->begin_ns);
     if (c != NULL && status != REPLICA_OK)
         fail_status(c, r->frame_id, status, NULL);
+    request_trace_answered(r, status == REPLICA_OK ? NULL : "no majority");
     end(l, r);
 }
 
@@ -496,6 +567,8 @@ void listener_admin_done(
     l->what = r->what;
     if (status == REPLICA_OK)
         admin_counted(l, r);
+    request_audit_admin(l, r, status, text);
+    request_trace_answered(r, status == REPLICA_OK ? NULL : text);
     end(l, r);
     if (c == NULL)
         return;
@@ -519,8 +592,10 @@ bool listener_chunk(struct listener *l, uint64_t id, const Hf__SnapshotChunk *ch
     struct conn *c = r == NULL ? NULL : r->owner;
     struct buf *out = c == NULL ? NULL : conn_out(c);
     if (out == NULL) {
-        if (r != NULL)
+        if (r != NULL) {
+            request_audit_admin(l, r, REPLICA_UNKNOWN, "the client hung up");
             end(l, r);
+        }
         return false;
     }
     Hf__NodeFrame frame = HF__NODE_FRAME__INIT;
@@ -530,6 +605,7 @@ bool listener_chunk(struct listener *l, uint64_t id, const Hf__SnapshotChunk *ch
     pack_add_frame(out, &frame.base);
     if (chunk->last) {
         admin_counted(l, r);
+        request_audit_admin(l, r, REPLICA_OK, NULL);
         end(l, r);
     } else {
         c->chunk_request = id;

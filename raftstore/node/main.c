@@ -3,6 +3,7 @@
 #include "raftstore/base/notify.h"
 #include "raftstore/node/node.h"
 #include "raftstore/node/options.h"
+#include "telemetry/otlp.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -18,6 +19,8 @@ static const int signal_numbers[] = {SIGTERM, SIGINT, SIGHUP};
 struct daemon {
     uv_loop_t loop;
     struct node *node;
+    struct audit *audit; /* NULL = none. */
+    struct otlp *otlp;   /* NULL = none. */
     uv_signal_t signals[N_SIGNALS];
     bool stopping;
     int exit_code;
@@ -40,7 +43,7 @@ static void stop(struct daemon *d)
     node_stop(d->node, on_stopped, d);
 }
 
-/* SIGHUP: certificates may have been renewed, the policy changed. */
+/* SIGHUP: certificates may have been renewed, the policy changed, the audit file been moved. */
 static void reload(struct daemon *d)
 {
     char *sentence = NULL;
@@ -51,6 +54,7 @@ static void reload(struct daemon *d)
                   log_quote(bytes_str(sentence)));
     free(sentence);
     node_reload_policy(d->node);
+    node_reopen_audit(d->node);
 }
 
 static void on_signal(uv_signal_t *signal, int number)
@@ -109,12 +113,43 @@ static int start_failed(struct daemon *d, int rv, char *sentence)
                            : OPTIONS_EXIT_START;
 }
 
+/* Audit and spans, before the node that makes them. */
+static int telemetry_open(struct daemon *d,
+                          const struct options_telemetry *t,
+                          struct node_config *config,
+                          char **ret_sentence)
+{
+    char instance[24];
+    int rv = 0;
+    if (t->audit != NULL)
+        rv = audit_open(t->audit, 0, &config->audit, &config->audit_last, ret_sentence);
+    d->audit = config->audit;
+    if (rv < 0 || t->otlp == NULL)
+        return rv;
+    (void)snprintf(instance, sizeof instance, "%llu", (unsigned long long)config->id);
+    struct otlp_config otlp = {
+        .url = t->otlp,
+        .ca_file = t->otlp_ca,
+        .insecure = config->insecure,
+        .service = "holdfastd",
+        .instance = instance,
+        .spans = spans_new(t->trace_ratio, 0),
+    };
+    rv = otlp_start(&otlp, &d->otlp, ret_sentence);
+    if (rv == 0)
+        config->spans = otlp.spans;
+    else
+        spans_free(otlp.spans);
+    return rv;
+}
+
 int main(int argc, char **argv)
 {
     struct daemon d = {0};
     struct node_config config;
+    struct options_telemetry telemetry;
     char *sentence = NULL;
-    int code = options_parse(argc, argv, &config);
+    int code = options_parse(argc, argv, &config, &telemetry);
     if (code >= 0)
         return code;
     (void)signal(SIGPIPE, SIG_IGN); /* libuv reports EPIPE instead. */
@@ -128,7 +163,9 @@ int main(int argc, char **argv)
     config.on_failed = on_failed;
     config.arg = &d;
     signals_start(&d);
-    rv = node_start(&config, &d.node, &sentence);
+    rv = telemetry_open(&d, &telemetry, &config, &sentence);
+    if (rv == 0)
+        rv = node_start(&config, &d.node, &sentence);
     if (rv < 0) {
         code = start_failed(&d, rv, sentence);
     } else {
@@ -138,6 +175,8 @@ int main(int argc, char **argv)
         (void)uv_run(&d.loop, UV_RUN_DEFAULT); /* Ends when everything is closed. */
         code = d.exit_code;
     }
+    otlp_stop(d.otlp);
+    audit_close(d.audit);
     rv = uv_loop_close(&d.loop);
     if (rv < 0)
         LOG_WARN("handles were left open", "why=%s", log_quote(bytes_str(uv_strerror(rv))));

@@ -273,6 +273,10 @@ static int restore(struct node *n, const struct store_loaded *loaded, char **ret
                                     .io = &node_replica_io,
                                     .io_arg = n};
     events_lost(n->events, loaded->image.index);
+    node_audit_init(&n->audit, n->config.audit, n->config.id, &n->config.audit_last,
+                    stored.n_entries > 0 ? stored.entries[stored.n_entries - 1].index
+                                         : image.index);
+    node_audit_mark(&n->audit, "start");
     if (rv == 0) {
         rv = replica_new(&config, &stored, clock_mono_ns(clock_system()), &n->replica);
         if (rv < 0)
@@ -396,6 +400,7 @@ static struct node *node_new(const struct node_config *config, const struct node
     (void)address_format(&own->raft, n->raft_address, sizeof n->raft_address);
     (void)address_format(&own->client, n->client_address, sizeof n->client_address);
     stream_hub_init(&n->hub, config->loop);
+    n->hub.audit = config->audit;
     n->hub.emptied = hub_emptied;
     n->hub.arg = n;
     handles_init(n);
@@ -421,6 +426,8 @@ int node_start(const struct node_config *config, struct node **ret_node, char **
         node_close(n);
         return rv;
     }
+    if (n->config.policy != NULL)
+        node_audit_policy(&n->audit, "loaded", n->config.policy, NULL);
     node_state_changed(n);
     handles_start(n);
     *ret_node = n;
@@ -439,6 +446,8 @@ static void maybe_free(struct node *n)
     store_close(n->store); /* After what it still has to write, which is the replica's memory. */
     replica_free(n->replica);
     events_free(n->events);
+    node_audit_mark(&n->audit, "stop");
+    node_audit_deinit(&n->audit);
     node_io_deinit(n);
     node_policy_deinit(n);
     stream_hub_deinit(&n->hub);
@@ -509,6 +518,14 @@ static unsigned n_voters(const struct node *n)
     for (unsigned i = 0; i < c->n; i++)
         voters += c->servers[i].role == RAFT_VOTER ? 1 : 0;
     return voters;
+}
+
+void node_reopen_audit(struct node *n)
+{
+    if (n->config.audit == NULL)
+        return;
+    audit_reopen(n->config.audit);
+    node_audit_mark(&n->audit, "open");
 }
 
 void node_stop(struct node *n, void (*cb)(void *arg), void *arg)

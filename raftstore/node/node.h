@@ -8,6 +8,8 @@
 #include "raftstore/base/address.h"
 #include "raftstore/base/buf.h"
 #include "raftstore/lock/lock.h"
+#include "telemetry/audit.h"
+#include "telemetry/span.h"
 
 #include <uv.h>
 
@@ -34,15 +36,19 @@ struct node_config {
     bool insecure; /* Plain TCP beyond loopback is allowed. */
     struct address
         http; /* Where to tell of itself: /metrics, /healthz, /readyz; host "" = nowhere. */
-    bool http_insecure; /* There beyond loopback, too (it is in the clear). */
-    const char *tls;    /* Directory of ca.crt, tls.crt, tls.key; NULL = plain TCP. */
-    const char *policy; /* holdfast-policy(5) of the clients' certificates; NULL = their kind alone
-                           decides.  Only with tls. */
-    unsigned election_timeout_ms;  /* 0 = default. */
-    unsigned heartbeat_ms;         /* 0 = default. */
-    size_t snapshot_log_bytes;     /* 0 = default. */
-    unsigned snapshot_log_entries; /* 0 = default. */
-    struct lock_limits limits;     /* All zero = defaults. */
+    bool http_insecure;  /* There beyond loopback, too (it is in the clear). */
+    const char *tls;     /* Directory of ca.crt, tls.crt, tls.key; NULL = plain TCP. */
+    const char *policy;  /* holdfast-policy(5) of the clients' certificates; NULL = their kind alone
+                            decides.  Only with tls. */
+    struct audit *audit; /* Where audit lines go; NULL = none.  Closed by whoever opened it, after
+                            node_stop(). */
+    struct audit_position audit_last; /* As audit_open() gave it. */
+    struct spans *spans;              /* Where spans go; NULL = none are made.  Likewise. */
+    unsigned election_timeout_ms;     /* 0 = default. */
+    unsigned heartbeat_ms;            /* 0 = default. */
+    size_t snapshot_log_bytes;        /* 0 = default. */
+    unsigned snapshot_log_entries;    /* 0 = default. */
+    struct lock_limits limits;        /* All zero = defaults. */
     /* The node can't go on; it has stopped serving. The process should exit (holdfastd: code 4). */
     void (*on_failed)(void *arg, const char *sentence);
     void *arg;
@@ -75,6 +81,9 @@ const char *node_unready(const struct node *n);
  * Connections stay; new decisions are made by the new one as soon as it is there.  Nothing happens
  * without a policy. */
 void node_reload_policy(struct node *n);
+
+/* The audit file is to be opened anew (logrotate). */
+void node_reopen_audit(struct node *n);
 
 /* Hand leadership over (bounded by about two election timeouts), stop serving, finish writes, then
  * `cb`; the node is freed before it. */

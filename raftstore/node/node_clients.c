@@ -86,6 +86,8 @@ struct listener_config node_listener_config(struct node *n)
         .node_id = n->config.id,
         .events = n->events,
         .connections_max = connections_max(),
+        .audit = n->config.audit,
+        .spans = n->config.spans,
         .arg = n,
         .leader = clients_leader,
         .members = clients_members,

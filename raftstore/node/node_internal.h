@@ -5,6 +5,7 @@
 #include "raftstore/node/events.h"
 #include "raftstore/node/listener.h"
 #include "raftstore/node/node.h"
+#include "raftstore/node/node_audit.h"
 #include "raftstore/node/peers.h"
 #include "raftstore/node/replica.h"
 #include "raftstore/node/shadow.h"
@@ -96,6 +97,7 @@ struct node {
     struct peers *peers; /* NULL: embedded, no other nodes. */
     struct listener *listener;
     struct events *events;
+    struct node_audit audit;
     struct endpoint *endpoint; /* NULL: none. */
     uv_check_t check;
     uv_prepare_t prepare;

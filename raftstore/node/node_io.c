@@ -396,6 +396,8 @@ static void io_command_done(void *arg,
                             uint64_t index)
 {
     struct node *n = arg;
+    if (status == REPLICA_OK)
+        node_audit_asked(&n->audit, n->listener, request_id);
     listener_command_done(n->listener, now(), request_id, status, result, index);
 }
 
@@ -423,11 +425,16 @@ static void io_entry_applied(void *arg, uint64_t index, uint64_t term, struct by
     shadow_apply(n->shadow, index, data);
 }
 
-static void
-io_effects(void *arg, uint64_t index, uint64_t stamp_ns, const struct lock_effects *effects)
+static void io_effects(void *arg,
+                       uint64_t index,
+                       const struct lock_command *command,
+                       const struct lock_effects *effects)
 {
     struct node *n = arg;
-    events_add(n->events, index, stamp_ns, effects, n->wall_offset_ns);
+    if (n->audit.audit != NULL)
+        node_audit_effects(&n->audit, index, lock_counts(replica_table(n->replica)).term, command,
+                           effects);
+    events_add(n->events, index, command->stamp_ns, effects, n->wall_offset_ns);
 }
 
 static void io_state_changed(void *arg)

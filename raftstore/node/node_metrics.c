@@ -5,6 +5,7 @@
 #include "raftstore/base/prometheus.h"
 #include "raftstore/lock/view.h"
 #include "raftstore/node/request_stats.h"
+#include "telemetry/observe.h"
 #include "telemetry/process.h"
 
 #include <inttypes.h>
@@ -307,4 +308,5 @@ void node_metrics(const struct node *n, struct buf *out)
     add_events(n, out);
     add_clients(n, out);
     add_certificate(n, out);
+    observe_metrics(out, "node", n->config.audit, n->config.spans);
 }

@@ -39,6 +39,7 @@ static void take_over(struct node *n)
     if (n->policy_read == NULL) {
         LOG_ERROR("policy not reloaded, the old one stays", "file=%s why=%s", file,
                   log_quote(bytes_str(n->policy_sentence)));
+        node_audit_policy(&n->audit, "refused", n->config.policy, n->policy_sentence);
         return;
     }
     access_policy_unref(n->policy);
@@ -46,6 +47,7 @@ static void take_over(struct node *n)
     n->policy_read = NULL;
     listener_set_policy(n->listener, n->policy);
     LOG_INFO("policy reloaded", "file=%s", file);
+    node_audit_policy(&n->audit, "reloaded", n->config.policy, NULL);
 }
 
 static void read_done(uv_work_t *job, int status)

@@ -1,6 +1,8 @@
 #include "raftstore/node/options.h"
 
 #include "raftstore/base/log.h"
+#include "raftstore/base/trace.h"
+#include "telemetry/otlp.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -30,6 +32,14 @@ static const char help_text[] =
     "  --insecure              allow plain TCP beyond loopback\n"
     "  --http HOST:PORT        serve /metrics, /healthz and /readyz there, in the clear\n"
     "  --http-insecure         allow that beyond loopback (--insecure allows it, too)\n"
+    "  --audit FILE            append a line for each grant, denial, break and change of policy "
+    "or\n"
+    "                          members ('-': standard error; SIGHUP opens the file again)\n"
+    "  --otlp URL              send spans to a collector (OTLP/HTTP, JSON), such as\n"
+    "                          http://localhost:4318; https beyond this machine\n"
+    "  --otlp-ca FILE          certificates to trust for it (default: the system's)\n"
+    "  --trace-ratio N         share of the requests outside of any trace to record, 0 to 1\n"
+    "                          (default 0)\n"
     "  --log-level LEVEL       error, warn, info (default) or debug\n"
     "  --election-timeout-ms N default 250\n"
     "  --heartbeat-ms N        default 10\n"
@@ -58,6 +68,10 @@ enum {
     OPT_HTTP,
     OPT_HTTP_INSECURE,
     OPT_POLICY,
+    OPT_AUDIT,
+    OPT_OTLP,
+    OPT_OTLP_CA,
+    OPT_TRACE_RATIO,
     OPT_LOG_LEVEL,
     OPT_ELECTION,
     OPT_HEARTBEAT,
@@ -78,6 +92,10 @@ static const struct option long_options[] = {
     {"http", required_argument, NULL, OPT_HTTP},
     {"http-insecure", no_argument, NULL, OPT_HTTP_INSECURE},
     {"policy", required_argument, NULL, OPT_POLICY},
+    {"audit", required_argument, NULL, OPT_AUDIT},
+    {"otlp", required_argument, NULL, OPT_OTLP},
+    {"otlp-ca", required_argument, NULL, OPT_OTLP_CA},
+    {"trace-ratio", required_argument, NULL, OPT_TRACE_RATIO},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"election-timeout-ms", required_argument, NULL, OPT_ELECTION},
     {"heartbeat-ms", required_argument, NULL, OPT_HEARTBEAT},
@@ -235,6 +253,38 @@ static int one_option(int option, char *value, struct node_config *c)
     }
 }
 
+/* Return: -2: the option is none of these. */
+static int telemetry_option(int option, const char *value, struct options_telemetry *t)
+{
+    switch (option) {
+    case OPT_AUDIT:
+        t->audit = value;
+        return value[0] != '\0' ? -1 : usage("--audit: a file must be named, or -");
+    case OPT_OTLP:
+        t->otlp = value;
+        return -1;
+    case OPT_OTLP_CA:
+        t->otlp_ca = value;
+        return -1;
+    case OPT_TRACE_RATIO:
+        if (trace_ratio_parse(value, &t->trace_ratio) < 0)
+            return usage("--trace-ratio %s: must be a number from 0 to 1", value);
+        return -1;
+    default:
+        return -2;
+    }
+}
+
+static int check_telemetry(const struct options_telemetry *t, bool insecure)
+{
+    const char *wrong = NULL;
+    if (t->otlp != NULL && otlp_check_url(t->otlp, insecure, &wrong) < 0)
+        return usage("--otlp %s: %s", t->otlp, wrong);
+    if (t->otlp == NULL && (t->otlp_ca != NULL || t->trace_ratio > 0))
+        return usage("--otlp-ca and --trace-ratio belong to --otlp");
+    return -1;
+}
+
 static int check_whole(const struct node_config *c)
 {
     bool own = false;
@@ -264,16 +314,23 @@ static int check_whole(const struct node_config *c)
     return -1;
 }
 
-int options_parse(int argc, char **argv, struct node_config *ret_config)
+int options_parse(int argc,
+                  char **argv,
+                  struct node_config *ret_config,
+                  struct options_telemetry *ret_telemetry)
 {
     int option, rv;
     *ret_config = (struct node_config){0};
+    *ret_telemetry = (struct options_telemetry){0};
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-        rv = one_option(option, optarg, ret_config);
+        rv = telemetry_option(option, optarg, ret_telemetry);
+        if (rv == -2)
+            rv = one_option(option, optarg, ret_config);
         if (rv >= 0)
             return rv;
     }
     if (optind < argc)
         return usage("unexpected argument %s", argv[optind]);
-    return check_whole(ret_config);
+    rv = check_telemetry(ret_telemetry, ret_config->insecure);
+    return rv >= 0 ? rv : check_whole(ret_config);
 }

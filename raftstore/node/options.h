@@ -13,10 +13,21 @@ enum options_exit {
     OPTIONS_EXIT_FAILED = 4,  /* Stopped because of a failure while running. */
 };
 
+/* Where the process tells of what it does. */
+struct options_telemetry {
+    const char *audit;   /* File, "-" = standard error; NULL = nowhere. */
+    const char *otlp;    /* URL of a collector of spans; NULL = none. */
+    const char *otlp_ca; /* PEM file: whom to trust as that; NULL = the system's. */
+    double trace_ratio;  /* Share of the traces that begin here that is recorded. */
+};
+
 /* Parse; prints help, version or what is wrong.
  *
- * @ret_config: everything but loop and on_failed; `data` borrows from argv.
+ * @ret_config: everything but loop, on_failed, audit and spans; texts borrow from argv.
  * Return: -1 go on; else the exit code to end with at once. */
-int options_parse(int argc, char **argv, struct node_config *ret_config);
+int options_parse(int argc,
+                  char **argv,
+                  struct node_config *ret_config,
+                  struct options_telemetry *ret_telemetry);
 
 #endif

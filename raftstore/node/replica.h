@@ -99,10 +99,10 @@ struct replica_io {
     /* An entry was applied: bytes of a LogEntry (for the shadow); called for every RAFT_COMMAND
      * entry in order. */
     void (*entry_applied)(void *arg, uint64_t index, uint64_t term, struct bytes data);
-    /* What one command of it did; called in order on every node. */
+    /* What one command of it did; called in order on every node, behind command_done. */
     void (*effects)(void *arg,
                     uint64_t index,
-                    uint64_t stamp_ns,
+                    const struct lock_command *command,
                     const struct lock_effects *effects);
     /* Role, term or leader changed. */
     void (*state_changed)(void *arg);

@@ -12,18 +12,20 @@ struct apply_job {
     unsigned n;                     /* Commands applied. */
 };
 
-static void
-apply_each(void *arg, unsigned position, uint64_t stamp_ns, const struct lock_effects *effects)
+static void apply_each(void *arg,
+                       unsigned position,
+                       const struct lock_command *command,
+                       const struct lock_effects *effects)
 {
     struct apply_job *job = arg;
     struct replica *r = job->r;
     const struct inflight_entry *f = job->f;
-    r->applied_stamp_ns = stamp_ns;
+    r->applied_stamp_ns = command->stamp_ns;
     job->n = position + 1;
     if (f != NULL && position < f->n && !f->own[position])
         r->io->command_done(r->io_arg, f->request_ids[position], REPLICA_OK, &effects->result,
                             job->index);
-    r->io->effects(r->io_arg, job->index, stamp_ns, effects);
+    r->io->effects(r->io_arg, job->index, command, effects);
 }
 
 /* Return: false when this version can't apply it: going on would be a divergence. */

@@ -1,6 +1,7 @@
 #include "raftstore/node/requests.h"
 
 #include "raftstore/base/buf.h"
+#include "telemetry/span.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -37,6 +38,8 @@ struct request *request_new(struct requests *rs, enum request_kind kind)
     r->owner = NULL;
     r->body = NULL;
     r->size = 0;
+    r->trace = NULL;
+    r->span = NULL;
     return r;
 }
 
@@ -58,7 +61,11 @@ void request_free(struct requests *rs, struct request *r)
 {
     assert((r->generation & 1) != 0);
     free(r->body);
+    free(r->trace);
+    span_end(r->span);
     r->body = NULL;
+    r->trace = NULL;
+    r->span = NULL;
     r->generation++;
     r->next_free = rs->first_free;
     rs->first_free = r->slot + 1;
@@ -68,8 +75,11 @@ void request_free(struct requests *rs, struct request *r)
 void requests_deinit(struct requests *rs)
 {
     for (uint32_t b = 0; b < rs->n_blocks; b++) {
-        for (uint32_t i = 0; i < BLOCK; i++)
+        for (uint32_t i = 0; i < BLOCK; i++) {
             free(rs->blocks[b][i].body);
+            free(rs->blocks[b][i].trace);
+            span_end(rs->blocks[b][i].span);
+        }
         free(rs->blocks[b]);
     }
     free(rs->blocks);

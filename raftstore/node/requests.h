@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+struct span;
+struct trace_context;
+
 enum request_kind { REQUEST_COMMAND = 1, REQUEST_QUERY, REQUEST_ADMIN, REQUEST_KINDS };
 
 struct request {
@@ -16,8 +19,11 @@ struct request {
     void *owner;              /* The connection; NULL when that is gone. */
     uint64_t frame_id;        /* The client's number of it. */
     uint64_t begin_ns;
-    void *body;    /* QUERY: its packed bytes (owned). */
+    void *body;    /* Owned. QUERY: itself; ADMIN: its audit pairs; COMMAND: who asked, once he is
+                      gone. */
     uint32_t size; /* Of body. */
+    struct trace_context *trace; /* Owned; NULL = none, or nobody wants to know. */
+    struct span *span;           /* Owned; NULL: not recorded. */
     uint32_t slot;
     uint32_t generation; /* Odd while in use. */
     uint32_t next_free;  /* Slot number + 1; 0 = none. */

@@ -69,7 +69,7 @@ Hf__Counts *status_counts(struct node *n, struct arena *arena)
     return out;
 }
 
-#define METRICS_MAX 40
+#define METRICS_MAX 44
 
 static void metric(Hf__Status *s, struct arena *arena, const char *name, uint64_t value)
 {
@@ -116,6 +116,10 @@ metrics_fill(struct node *n, struct arena *arena, const struct listener_stats *l
     metric(s, arena, "other_ends", e.other_ends);
     metric(s, arena, "sessions_ended", e.sessions_ended);
     metric(s, arena, "notifications", e.delivered);
+    metric(s, arena, "audit_lines", audit_counts(n->config.audit).lines);
+    metric(s, arena, "audit_dropped", audit_counts(n->config.audit).dropped);
+    metric(s, arena, "spans_exported", spans_counts(n->config.spans).exported);
+    metric(s, arena, "spans_dropped", spans_counts(n->config.spans).dropped);
     s->store_p50_us = st.commit_p50_us;
     s->store_p99_us = st.commit_p99_us;
 }

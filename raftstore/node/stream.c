@@ -11,6 +11,7 @@
 
 #include "raftstore/base/log.h"
 #include "raftstore/wire/frame.h"
+#include "telemetry/audit.h"
 
 #define READ_BUFFER_BYTES (64u * 1024u)
 #define READ_AHEAD_MAX    (256u * 1024u) /* Reserved at once for the rest of a known frame. */
@@ -95,15 +96,33 @@ void stream_close(struct stream *s)
     uv_close(&s->uv.handle, stream_closed);
 }
 
+static void tls_audit(const struct stream *s)
+{
+    struct stream_hub *hub = s->hub;
+    char name[64];
+    struct buf *line = audit_begin(hub->audit, "denied");
+    audit_text(line, "by", "node");
+    audit_text(line, "what", "connect");
+    audit_text(line, "client", stream_peer_name(s, name, sizeof name));
+    audit_text(line, "reason", tls_session_error(s->tls));
+    audit_u64(line, "untold", hub->tls_untold);
+    audit_end(hub->audit);
+    hub->tls_untold = 0;
+}
+
 /* A handshake failed, or something forged a record. */
 static void tls_tell(struct stream *s)
 {
     struct stream_hub *hub = s->hub;
     char name[64];
     uint64_t now_ms = uv_now(hub->loop);
-    if (hub->tls_told_ms != 0 && now_ms - hub->tls_told_ms < TLS_TELL_MS)
+    if (hub->tls_told_ms != 0 && now_ms - hub->tls_told_ms < TLS_TELL_MS) {
+        hub->tls_untold++;
         return; /* Anybody can cause these; one a second tells enough. */
+    }
     hub->tls_told_ms = now_ms;
+    if (hub->audit != NULL)
+        tls_audit(s);
     LOG_WARN("TLS connection failed", "from=%s why=%s", stream_peer_name(s, name, sizeof name),
              log_quote(bytes_str(tls_session_error(s->tls))));
 }

@@ -32,6 +32,7 @@
 #include <sys/queue.h>
 #include <uv.h>
 
+struct audit;
 struct stream;
 
 TAILQ_HEAD(stream_list, stream);
@@ -40,6 +41,8 @@ struct stream_hub {
     uv_loop_t *loop;
     uint8_t *read_buffer;      /* Owned; shared by all streams. */
     struct tls_context *tls;   /* For new streams, with a reference; NULL = in the clear. */
+    struct audit *audit;       /* Where failed handshakes are told; NULL = nowhere. */
+    uint64_t tls_untold;       /* Failed handshakes since that were not logged. */
     uint64_t tls_told_ms;      /* When a failed handshake was logged last. */
     struct stream_list dirty;  /* Have output. */
     struct stream_list rested; /* Reading was interrupted to let others have their turn. */

@@ -179,10 +179,13 @@ static void on_entry_applied(void *arg, uint64_t index, uint64_t term, struct by
     check_applied(arg, index, term, data);
 }
 
-static void
-on_effects(void *arg, uint64_t index, uint64_t stamp_ns, const struct lock_effects *effects)
+static void on_effects(void *arg,
+                       uint64_t index,
+                       const struct lock_command *command,
+                       const struct lock_effects *effects)
 {
     struct node *n = arg;
+    uint64_t stamp_ns = command->stamp_ns;
     check_effects(n, index, stamp_ns, effects);
     if (n->serve != NULL) /* Not while it starts. */
         serve_effects(n->serve, index, stamp_ns, effects);

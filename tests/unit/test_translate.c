@@ -223,11 +223,14 @@ static void test_damaged(void **state)
 
 /* ---- Log entries ------------------------------------------------------------------------- */
 
-static void count_stamps(void *arg, unsigned n, uint64_t stamp_ns, const struct lock_effects *e)
+static void count_stamps(void *arg,
+                         unsigned n,
+                         const struct lock_command *command,
+                         const struct lock_effects *e)
 {
     uint64_t *seen = arg;
     (void)e;
-    assert_int_equal(stamp_ns, n == 0 ? 1000 : 1007);
+    assert_int_equal(command->stamp_ns, n == 0 ? 1000 : 1007);
     ++*seen;
 }
 
