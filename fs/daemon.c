@@ -11,6 +11,8 @@
 #include "raftstore/node/node.h"
 #include "raftstore/wire/codes.h"
 #include "telemetry/endpoint.h"
+#include "telemetry/observe.h"
+#include "telemetry/otlp.h"
 #include "telemetry/process.h"
 
 #include <errno.h>
@@ -35,6 +37,8 @@ struct daemon {
     struct fs fs;
     struct channel channel;
     struct endpoint *endpoint; /* NULL: none. */
+    struct otlp *otlp;         /* NULL: none. */
+    struct spans *spans;       /* Likewise. */
     uv_signal_t signals[3];
     uv_timer_t retry; /* To start the store again. */
     uv_timer_t late;  /* Runs while we end; does not keep the loop going. */
@@ -299,6 +303,7 @@ static void start_client(struct daemon *d)
         .agent = "mount.holdfast " HOLDFAST_VERSION,
         .host = d->host,
         .tls = d->tls,
+        .spans = d->spans,
         .session_ttl_ms = o->session_ttl_ms,
         .events_session = true,
         .on_session = on_session,
@@ -346,6 +351,7 @@ static void start_node(struct daemon *d)
         .id = 1,
         .data = d->config->data,
         .n_members = 1,
+        .spans = d->spans,
         .on_failed = on_node_failed,
         .arg = d,
     };
@@ -381,6 +387,7 @@ static void on_metrics(void *arg, struct buf *out)
         control_metrics(&d->fs, out);
     struct certificate_end own = {"cluster", d->tls != NULL ? tls_context_expires_s(d->tls) : 0};
     certificates_write(&own, 1, out);
+    observe_metrics(out, "mount", NULL, d->spans);
     if (d->node != NULL)
         node_metrics(d->node, out);
 }
@@ -452,10 +459,33 @@ static int start(struct daemon *d)
     return 0;
 }
 
+static int open_spans(struct daemon *d, char **ret_sentence)
+{
+    const struct options *o = d->config->options;
+    char *why = NULL;
+    if (o->otlp == NULL)
+        return 0;
+    struct otlp_config config = {
+        .url = o->otlp,
+        .service = "mount.holdfast",
+        .instance = d->host,
+        .spans = spans_new(o->trace_ratio, 0),
+    };
+    int r = otlp_start(&config, &d->otlp, &why);
+    if (r == 0) {
+        d->spans = config.spans;
+    } else {
+        spans_free(config.spans);
+        *ret_sentence = sentence_of("otlp=%s", why);
+        free(why);
+    }
+    return r;
+}
+
 static void begin(struct daemon *d)
 {
     char *sentence = NULL;
-    if (open_endpoint(d, &sentence) < 0) {
+    if (open_spans(d, &sentence) < 0 || open_endpoint(d, &sentence) < 0) {
         fail(d, "%s", sentence);
         free(sentence);
         return;
@@ -499,6 +529,7 @@ int daemon_run(const struct daemon_config *config)
     (void)uv_run(&d.loop, UV_RUN_DEFAULT);
     channel_deinit(&d.channel);
     fs_deinit(&d.fs);
+    otlp_stop(d.otlp);
     tls_context_unref(d.tls);
     if (uv_loop_close(&d.loop) < 0)
         LOG_WARN("the loop had handles left", "%s", "");

@@ -1,6 +1,7 @@
 #include "fs/options.h"
 
 #include "raftstore/base/duration.h"
+#include "raftstore/base/trace.h"
 #include "raftstore/wire/codes.h"
 
 #include <errno.h>
@@ -42,6 +43,8 @@ const char options_usage[] =
     "  http=HOST:PORT     serve /metrics, /healthz and /readyz there, in the clear; on loopback, "
     "unless\n"
     "  http_insecure      is said, too\n"
+    "  otlp=URL           send spans to a collector (OTLP/HTTP, JSON); https, or on this machine\n"
+    "  trace_ratio=N      of this share of what the mount asks the cluster for, 0 to 1 (0)\n"
     "  log=FILE           log of a daemon in the background\n"
     "  log_level=LEVEL    error, warn, info or debug (info)\n"
     "  ro rw exec noexec atime noatime relatime sync dirsync   as of mount(8)\n"
@@ -134,6 +137,7 @@ static int parse_text(struct options *o, struct bytes key, struct bytes value, c
 {
     char **target = bytes_equal(key, bytes_str("data"))   ? &o->data
                     : bytes_equal(key, bytes_str("host")) ? &o->host
+                    : bytes_equal(key, bytes_str("otlp")) ? &o->otlp
                     : bytes_equal(key, bytes_str("tls"))  ? &o->tls
                                                           : &o->log;
     if (value.size == 0)
@@ -195,6 +199,15 @@ static int parse_rate(struct options *o, struct bytes value, char **ret_sentence
                  : 0;
 }
 
+static int parse_ratio(struct options *o, struct bytes value, char **ret_sentence)
+{
+    char *text = NULL;
+    set_string(&text, value);
+    int r = trace_ratio_parse(text, &o->trace_ratio);
+    free(text);
+    return r < 0 ? refuse(ret_sentence, "trace_ratio= wants a number from 0 to 1") : 0;
+}
+
 static int parse_http(struct options *o, struct bytes value, char **ret_sentence)
 {
     char *text = NULL;
@@ -209,7 +222,7 @@ static int parse_http(struct options *o, struct bytes value, char **ret_sentence
  * Return: 0; -ENOENT not one of ours; -EINVAL with a sentence. */
 static int parse_option(struct options *o, struct bytes word, char **ret_sentence)
 {
-    static const char *const texts[] = {"data", "host", "log", "tls", NULL};
+    static const char *const texts[] = {"data", "host", "log", "otlp", "tls", NULL};
     static const char *const choices[] = {"release", "lost", "log_level", NULL};
     const char *equals = memchr(word.data, '=', word.size);
     if (equals == NULL)
@@ -218,6 +231,8 @@ static int parse_option(struct options *o, struct bytes word, char **ret_sentenc
     struct bytes value = bytes_of(equals + 1, word.size - key.size - 1);
     if (bytes_equal(key, bytes_str("rate")))
         return parse_rate(o, value, ret_sentence);
+    if (bytes_equal(key, bytes_str("trace_ratio")))
+        return parse_ratio(o, value, ret_sentence);
     if (bytes_equal(key, bytes_str("http")))
         return parse_http(o, value, ret_sentence);
     if (bytes_equal(key, bytes_str("ttl")))
@@ -359,6 +374,8 @@ static int options_check(struct options *o, char **ret_sentence)
     o->is_local = strcmp(o->source, "local") == 0;
     if (!o->is_local && o->data != NULL)
         return refuse(ret_sentence, "data= is for SOURCE local only");
+    if (o->otlp == NULL && o->trace_ratio > 0)
+        return refuse(ret_sentence, "trace_ratio= belongs to otlp=");
     if (o->is_local && o->tls != NULL)
         return refuse(ret_sentence, "tls= is for the nodes of a cluster; SOURCE local has none");
     return 0;
@@ -396,6 +413,7 @@ void options_deinit(struct options *o)
     free(o->host);
     free(o->log);
     free(o->tls);
+    free(o->otlp);
     buf_deinit(&o->fuse);
 }
 

@@ -37,6 +37,8 @@ struct options {
     char *tls;            /* Directory of certificates; NULL = the cluster speaks in the clear. */
     char *log;            /* Log file in the background; NULL = default. */
     struct address http;  /* Where to serve metrics and health; host "" = nowhere. */
+    char *otlp;           /* URL of a collector of spans; NULL = none. */
+    double trace_ratio;   /* Share of what the mount asks for that is recorded. */
     bool http_insecure;   /* There beyond loopback, too. */
     enum log_level log_level;
     struct buf fuse; /* Comma list of what the kernel's mount is told (ro, noexec, ...). */

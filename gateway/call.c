@@ -142,8 +142,8 @@ void call_head(struct call *call, const char *method, const char *malformed)
         return;
     }
     struct bytes path = split_target(call);
+    tracing_begin(call, method, path);
     call->kind = find_kind(call, path, strcmp(method, "POST") == 0);
-    tracing_begin(call, method);
     const char *wanted = kinds[call->kind].method;
     if (call->response != NULL)
         return; /* There is something wrong with the path. */

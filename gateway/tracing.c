@@ -2,9 +2,7 @@
 
 #include "raftstore/base/log.h"
 
-/* What is no lock's business is not recorded. */
 static const char *const span_names[CALL_KINDS] = {
-    [CALL_KIND_OTHER] = "HTTP",
     [CALL_KIND_ACQUIRE] = "POST /locks/acquire",
     [CALL_KIND_RELEASE] = "POST /locks/release",
     [CALL_KIND_RENEW] = "POST /locks/renew",
@@ -53,19 +51,24 @@ static bool take_up(struct call *call)
     return valid;
 }
 
-void tracing_begin(struct call *call, const char *method)
+/* What is no lock's business (health, metrics) is not recorded. */
+static bool is_recorded(struct bytes path)
+{
+    static const char locks[] = "/locks";
+    return path.size >= sizeof locks - 1 && memcmp(path.data, locks, sizeof locks - 1) == 0;
+}
+
+void tracing_begin(struct call *call, const char *method, struct bytes path)
 {
     struct gateway *gw = call->gw;
-    const char *name = span_names[call->kind];
     bool taken = take_up(call);
-    if (name != NULL)
-        call->span = span_begin(gw->spans, name, SPAN_SERVER, taken ? &call->trace : NULL, true);
+    if (is_recorded(path))
+        call->span = span_begin(gw->spans, "HTTP", SPAN_SERVER, taken ? &call->trace : NULL, true);
     if (call->span != NULL)
         trace_copy(&call->trace, &call->span->context);
     else if (!taken)
         trace_begin(&gw->random, false, &call->trace);
     span_text(call->span, "http.request.method", bytes_str(method));
-    span_text(call->span, "holdfast.lock", bytes_of(call->lock_id.data, call->lock_id.size));
 }
 
 void tracing_answer(struct call *call, unsigned status)
@@ -74,6 +77,9 @@ void tracing_answer(struct call *call, unsigned status)
     if (!trace_is_set(&call->trace))
         return; /* Its head was none. */
     (void)MHD_add_response_header(call->response, "traceparent", trace_format(&call->trace, text));
+    if (call->span != NULL && span_names[call->kind] != NULL)
+        call->span->name = span_names[call->kind];
+    span_text(call->span, "holdfast.lock", bytes_of(call->lock_id.data, call->lock_id.size));
     span_number(call->span, "http.response.status_code", status);
     if (call->caller != NULL)
         span_text(call->span, "enduser.id", call_subject(call));

@@ -4,9 +4,9 @@
 
 #include "gateway/call.h"
 
-/* The head came and the call's kind is known: take up the caller's trace (traceparent, tracestate),
- * or begin one, and begin the span.  A malformed traceparent, or two of them, count as none. */
-void tracing_begin(struct call *call, const char *method);
+/* The head came: take up the caller's trace (traceparent, tracestate), or begin one, and begin the
+ * span.  A malformed traceparent, or two of them, count as none. */
+void tracing_begin(struct call *call, const char *method, struct bytes path);
 
 /* It is being answered: tell the trace in the answer's headers, and end the span. */
 void tracing_answer(struct call *call, unsigned status);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -347,6 +348,7 @@ int audit_open(const char *file,
                char **ret_sentence)
 {
     struct audit *a = xcalloc(1, sizeof *a);
+    sigset_t all, old;
     bool is_stderr = strcmp(file, "-") == 0;
     int rv = 0;
     *ret_last = (struct audit_position){0};
@@ -361,8 +363,11 @@ int audit_open(const char *file,
         if (rv == 0)
             rv = a->fd = open_file(file);
     }
+    (void)sigfillset(&all); /* Signals are for the caller's thread. */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     if (rv >= 0)
         rv = -pthread_create(&a->thread, NULL, writer, a);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rv < 0)
         return fail(a, rv, file, ret_sentence);
     *ret = a;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -299,6 +300,7 @@ int otlp_start(const struct otlp_config *config, struct otlp **ret, char **ret_s
 {
     const char *wrong = NULL;
     pthread_condattr_t attributes;
+    sigset_t all, old;
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         abort(); /* Out of memory. */
     char *url = whole_url(config->url, config->insecure, &wrong);
@@ -319,7 +321,10 @@ int otlp_start(const struct otlp_config *config, struct otlp **ret, char **ret_s
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&o->cond, &attributes);
     (void)pthread_condattr_destroy(&attributes);
+    (void)sigfillset(&all); /* Signals are for the caller's thread. */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     int rv = -pthread_create(&o->thread, NULL, run, o);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rv < 0) {
         if (asprintf(ret_sentence, "no thread for %s: %s", config->url, strerror(-rv)) < 0)
             *ret_sentence = NULL;

@@ -11,9 +11,11 @@
 struct spans {
     double ratio;
     unsigned max;
-    struct random random;  /* The caller's thread. */
-    pthread_mutex_t mutex; /* Guards all below. */
-    pthread_cond_t cond;   /* There are enough, or spans_wake(). */
+    struct random random;   /* The caller's thread's, like the next two. */
+    int64_t wall_offset_ns; /* Wall clock minus monotonic clock. */
+    uint64_t measured_ns;   /* When it was; monotonic; 0 = never. */
+    pthread_mutex_t mutex;  /* Guards all below. */
+    pthread_cond_t cond;    /* There are enough, or spans_wake(). */
     struct span_list queue;
     unsigned n;
     unsigned wanted; /* The exporter sleeps until so many are there; 0: it does not. */
@@ -58,6 +60,45 @@ void spans_free(struct spans *s)
     free(s);
 }
 
+/* ---- Time ------------------------------------------------------------------------------ */
+
+#define MEASURE_NS NS_PER_S
+#define SET_NS     (NS_PER_MS) /* A difference above that: the wall clock was set, or has drifted. */
+
+static uint64_t mono_now_ns(void)
+{
+    return clock_mono_ns(clock_system());
+}
+
+/* The two clocks can't be read at one instant: take the pair that was read closest together. */
+static int64_t measure_offset(void)
+{
+    uint64_t best_ns = UINT64_MAX;
+    int64_t offset = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t before = mono_now_ns(), wall = clock_wall_ns(clock_system());
+        uint64_t after = mono_now_ns();
+        if (after - before >= best_ns)
+            continue;
+        best_ns = after - before;
+        offset = (int64_t)(wall - (before + best_ns / 2));
+    }
+    return offset;
+}
+
+/* So long as nobody sets the wall clock the offset stays exactly the same, so that a child never
+ * seems to begin before its parent. */
+static uint64_t wall_of(struct spans *s, uint64_t mono_ns)
+{
+    if (s->measured_ns == 0 || mono_ns - s->measured_ns > MEASURE_NS) {
+        int64_t offset = measure_offset();
+        if (s->measured_ns == 0 || llabs(offset - s->wall_offset_ns) > (int64_t)SET_NS)
+            s->wall_offset_ns = offset;
+        s->measured_ns = mono_ns;
+    }
+    return mono_ns + (uint64_t)s->wall_offset_ns;
+}
+
 /* ---- One ------------------------------------------------------------------------------- */
 
 /* A root is recorded by chance; its ids decide. */
@@ -93,8 +134,8 @@ struct span *span_begin(struct spans *spans,
     } else {
         trace_copy(&span->context, &context);
     }
-    span->begin_wall_ns = clock_wall_ns(clock_system());
-    span->begin_mono_ns = clock_mono_ns(clock_system());
+    span->begin_mono_ns = mono_now_ns();
+    span->begin_wall_ns = wall_of(spans, span->begin_mono_ns);
     return span;
 }
 
@@ -134,7 +175,7 @@ void span_number(struct span *span, const char *key, int64_t value)
 /* The wall clock may be set while the span lasts: only its beginning is read from it. */
 static uint64_t wall_now_ns(const struct span *span)
 {
-    return span->begin_wall_ns + (clock_mono_ns(clock_system()) - span->begin_mono_ns);
+    return span->begin_wall_ns + (mono_now_ns() - span->begin_mono_ns);
 }
 
 void span_event(struct span *span, const char *name, const char *key, int64_t number)

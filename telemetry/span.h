@@ -49,7 +49,7 @@ struct span {
     enum span_kind kind;
     const char *name; /* Static. */
     uint64_t begin_wall_ns;
-    uint64_t begin_mono_ns; /* Lengths are measured on this clock. */
+    uint64_t begin_mono_ns; /* All times are taken on this clock, and then turned into wall time. */
     uint64_t end_wall_ns;
     enum span_status status;
     char status_text[SPAN_STATUS_TEXT_MAX];

@@ -46,7 +46,8 @@ void client_trace_end(struct client_trace *t, int status, const Hf__Result *r)
         span_set_status(t->span, SPAN_ERROR, strerror(-status));
     if (r != NULL) {
         span_text(t->span, "holdfast.result", bytes_str(wire_code_name(r->code)));
-        span_number(t->span, "holdfast.token", (int64_t)r->token);
+        if (r->token != 0)
+            span_number(t->span, "holdfast.token", (int64_t)r->token);
     }
     span_end(t->span);
     t->span = NULL;

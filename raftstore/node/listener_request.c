@@ -493,7 +493,8 @@ static void command_span(struct request *r,
     if (status == REPLICA_OK) {
         span_event(r->span, "committed", "holdfast.index", (int64_t)index);
         span_text(r->span, "holdfast.result", bytes_str(lock_code_name(result->code)));
-        span_number(r->span, "holdfast.token", (int64_t)result->token);
+        if (result->token != 0)
+            span_number(r->span, "holdfast.token", (int64_t)result->token);
     }
     request_trace_answered(r, status == REPLICA_OK ? NULL : "the outcome is unknown");
 }

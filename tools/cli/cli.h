@@ -11,6 +11,7 @@
 #include "raftstore/client/client.h"
 #include "raftstore/wire/codes.h"
 #include "raftstore/wire/pack.h"
+#include "telemetry/otlp.h"
 
 #include <jansson.h>
 #include <signal.h>
@@ -38,13 +39,17 @@ enum cli_exit {
 
 struct cli {
     uv_loop_t loop;
-    struct client *client;   /* NULL until it is needed. */
-    char *cluster;           /* Owned: addresses. */
-    const char *tls_dir;     /* --tls or $HOLDFAST_TLS; NULL = in the clear. */
-    struct tls_context *tls; /* Of tls_dir, once it is needed. */
-    const char *mount;       /* --mount or $HOLDFAST_MOUNT; NULL = /locks. */
-    bool json;               /* --json */
-    uint64_t timeout_ms;     /* --timeout */
+    struct client *client;      /* NULL until it is needed. */
+    char *cluster;              /* Owned: addresses. */
+    const char *tls_dir;        /* --tls or $HOLDFAST_TLS; NULL = in the clear. */
+    struct tls_context *tls;    /* Of tls_dir, once it is needed. */
+    const char *mount;          /* --mount or $HOLDFAST_MOUNT; NULL = /locks. */
+    const char *otlp_url;       /* --otlp; NULL = none. */
+    struct otlp *otlp;          /* The exporter; NULL = none. */
+    struct spans *spans;        /* Likewise. */
+    struct trace_context trace; /* That this process is part of; not set: none. */
+    bool json;                  /* --json */
+    uint64_t timeout_ms;        /* --timeout */
     bool timeout_given;
     uint64_t end_mono_ns; /* When that is over. */
     bool interrupted;     /* SIGINT or SIGTERM. */
@@ -115,6 +120,22 @@ bool cli_run(struct cli *cli, const bool *done);
 
 /* Run the loop for a while. */
 void cli_sleep(struct cli *cli, uint64_t ms);
+
+/* ---- tracing.c -------------------------------------------------------------------------- */
+
+/* Take up the trace of the environment and start the exporter, if --otlp names one.
+ *
+ * Return: EXIT_DONE; else a sentence is printed. */
+int cli_tracing_begin(struct cli *cli);
+/* Send what waits, for two seconds or so at most. */
+void cli_tracing_end(struct cli *cli);
+
+/* This process' own place in the trace, from now on the parent of all that it asks for.
+ *
+ * Return: its span, to be ended before cli_tracing_end(); NULL: not recorded. */
+struct span *cli_tracing_span(struct cli *cli, const char *name);
+/* Give that to processes that are started next. */
+void cli_tracing_environment(const struct cli *cli);
 
 /* What a command came to. */
 struct cli_result {

@@ -162,6 +162,8 @@ int cli_connect(struct cli *cli, bool with_session)
         .loop = &cli->loop,
         .addresses = cli->cluster,
         .tls = cli->tls,
+        .spans = cli->spans,
+        .trace = trace_is_set(&cli->trace) ? &cli->trace : NULL,
         .agent = "holdfast/" HOLDFAST_VERSION,
         .session_ttl_ms = !with_session              ? 0
                           : cli->session_ttl_ms != 0 ? cli->session_ttl_ms

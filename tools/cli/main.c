@@ -53,6 +53,9 @@ static const char help[] =
     "  --cluster HOST:PORT,...      or $HOLDFAST_CLUSTER\n"
     "  --mount DIR                  find the cluster by this mount ($HOLDFAST_MOUNT, /locks)\n"
     "  --tls DIR                    speak TLS with DIR/ca.crt, tls.crt, tls.key ($HOLDFAST_TLS)\n"
+    "  --otlp URL                   send spans to a collector (OTLP/HTTP, JSON); https, or on "
+    "this\n"
+    "                               machine; the trace is that of $TRACEPARENT, or a new one\n"
     "  --json                       answer in JSON\n"
     "  --timeout DURATION           give up after (10s; member changes 60s)\n"
     "  --help, --version\n"
@@ -84,6 +87,7 @@ enum option_id {
     OPTION_LOSS,
     OPTION_TLS,
     OPTION_DAYS,
+    OPTION_OTLP,
     OPTION_HELP,
     OPTION_VERSION,
 };
@@ -105,6 +109,7 @@ static const struct option options[] = {
     {"n", required_argument, NULL, OPTION_LIMIT},
     {"kill-after-loss", required_argument, NULL, OPTION_LOSS},
     {"tls", required_argument, NULL, OPTION_TLS},
+    {"otlp", required_argument, NULL, OPTION_OTLP},
     {"days", required_argument, NULL, OPTION_DAYS},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -214,6 +219,9 @@ static int set_option(struct cli *cli, int id)
     case OPTION_TLS:
         cli->tls_dir = optarg;
         return EXIT_DONE;
+    case OPTION_OTLP:
+        cli->otlp_url = optarg;
+        return EXIT_DONE;
     case OPTION_DAYS:
         return set_days(cli, optarg);
     default:
@@ -232,7 +240,7 @@ static const struct subcommand *find_subcommand(const char *name)
 static int check_options(const struct subcommand *sub, unsigned given)
 {
     unsigned common = BIT(OPTION_CLUSTER) | BIT(OPTION_MOUNT) | BIT(OPTION_JSON) |
-                      BIT(OPTION_TIMEOUT) | BIT(OPTION_TLS);
+                      BIT(OPTION_TIMEOUT) | BIT(OPTION_TLS) | BIT(OPTION_OTLP);
     unsigned wrong = given & ~((common & ~sub->refused) | sub->allowed);
     for (size_t i = 0; options[i].name != NULL; i++)
         if (wrong & BIT(options[i].val))
@@ -298,8 +306,11 @@ static int run(struct cli *cli, int argc, char **argv)
         return cli_fail(EXIT_USAGE, "'%s' is no command; see holdfast --help", argv[optind]);
     code = check_options(sub, given);
     if (code == EXIT_DONE)
+        code = cli_tracing_begin(cli);
+    if (code == EXIT_DONE)
         code = run_subcommand(cli, sub, argc, argv);
     cli_disconnect(cli);
+    cli_tracing_end(cli);
     return code;
 }
 

@@ -298,6 +298,7 @@ static void set_environment(const struct run *r)
     buf_add(&all, "", 1);
     (void)setenv("HOLDFAST_TOKEN", first, 1);
     (void)setenv("HOLDFAST_TOKENS", (const char *)all.data, 1);
+    cli_tracing_environment(r->cli);
     buf_deinit(&all);
 }
 
@@ -316,7 +317,7 @@ static int run_it(struct run *r)
     return child_exit_code(r->child.status);
 }
 
-static int hold_and_run(struct run *r)
+static int hold_and_run_it(struct run *r)
 {
     int code = cli_connect(r->cli, true);
     if (code == EXIT_DONE)
@@ -330,6 +331,20 @@ static int hold_and_run(struct run *r)
     if (r->child.pid != 0 && !client_session_live(r->cli->client))
         return cli_fail(EXIT_LOST, "lost before %s ended: %s", r->cli->command[0], lost_silence);
     release(r);
+    return code;
+}
+
+static int hold_and_run(struct run *r)
+{
+    struct span *span = cli_tracing_span(r->cli, "run");
+    int code = hold_and_run_it(r);
+    if (r->n > 0)
+        span_text(span, "holdfast.lock", bytes_str(r->places[0].path));
+    span_text(span, "process.command", bytes_str(r->cli->command[0]));
+    span_number(span, "process.exit.code", code);
+    if (r->lost)
+        span_set_status(span, SPAN_ERROR, "the locks were lost");
+    span_end(span);
     return code;
 }
 
