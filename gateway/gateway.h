@@ -54,10 +54,10 @@ struct gateway {
     struct metrics *metrics;
     struct share *shares;      /* By subject: calls under way (share.h). */
     uint64_t process_start_ns; /* As it was told first, so that it never moves; 0 = not yet. */
-    struct audit *audit;  /* NULL: none. */
-    struct spans *spans;  /* NULL: none are made. */
-    struct otlp *otlp;    /* Likewise. */
-    struct random random; /* For traces that begin here. */
+    struct audit *audit;       /* NULL: none. */
+    struct spans *spans;       /* NULL: none are made. */
+    struct otlp *otlp;         /* Likewise. */
+    struct random random;      /* For traces that begin here. */
     struct boot_timers timers;
     struct boot_timer expiry; /* When to look at the certificates' ends again. */
     struct expiry https_expiry, cluster_expiry;

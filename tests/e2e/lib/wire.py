@@ -166,7 +166,7 @@ class Client:
         out["state"] = out["state"].decode() if out["state"] else ""
         counts = decode(one(raw, 12, b""))
         out["locks"], out["holds"], out["sessions"] = one(counts, 1), one(counts, 2), one(counts, 4)
-        out["waiters"] = one(counts, 3)
+        out["waiters"], out["last_token"] = one(counts, 3), one(counts, 8)
         out["metrics"] = {one(decode(m), 1, b"").decode(): one(decode(m), 2)
                           for m in raw.get(30, [])}
         return out
