@@ -20,10 +20,9 @@ class Belief:
         self.op = op
         self.lock = op.lock
         self.begin = op.resp
-        self.end = op.resp
+        self.end = op.resp + (op.ttl is None)  # At that moment at least, if its deadline is not over.
         self.deadline = None
         self.over = False  # Released, or told lost.
-        self.unsure = False  # Something was asked for that may have ended it.
         self.renewed(op)
 
     def renewed(self, op):
@@ -80,9 +79,11 @@ def beliefs(ops, say):
             elif op.kind == "rename":
                 moved(b, op, out, by_hold)
             elif not b.deadline:
-                b.end = max(b.end, op.inv)
+                b.end = max(b.end, op.inv)  # It stood at some moment after that.
         elif op.outcome == "unknown":
-            b.unsure = b.unsure or op.kind == "rename"
+            if op.kind == "rename":  # Then the lock is lost (README): which name is his?
+                b.end = min(b.end, op.inv)
+                b.over = True
         elif op.kind != "rename" or op.why != "held":
             told(b, op, say)
             b.over = True
@@ -104,7 +105,7 @@ def moved(b, op, out, by_hold):
 
 def told(b, op, say):
     """A refusal says that the hold is lost: not before its deadline."""
-    if op.outcome == "refused" and not b.over and not b.unsure and b.deadline and \
+    if op.outcome == "refused" and not b.over and b.deadline and \
             op.resp < b.deadline - b.op.ttl // 200:
         say(f"{op.lock}: {op.client} was told that its lease is lost "
             f"{(b.deadline - op.resp) / MS:.3f} ms before its own deadline: {op.text()}")

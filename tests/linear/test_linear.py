@@ -15,6 +15,7 @@ import generate  # noqa: E402
 import growth  # noqa: E402
 import linearize  # noqa: E402
 import naive  # noqa: E402
+import safety  # noqa: E402
 from history import History  # noqa: E402
 
 STYLES = ("oexcl", "http", "native", "flock", "fcntl")
@@ -383,6 +384,96 @@ class Random(unittest.TestCase):
             self.assertEqual(v.good, wanted, f"{style} seed {seed}: {v}\n" +
                              "\n".join(o.text() for o in h.ops))
         self.assertGreater(min(said.values()), N_COMPARE // 20, said)
+
+
+class Belief(unittest.TestCase):
+    """What safety.py finds in what clients believed."""
+
+    def said(self, text):
+        h = parse(text)
+        return safety.judge(h, h.locks())
+
+    def test_beliefs_that_overlap(self):
+        text = """
+            0 i a 1 acquire k by=http ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=http ttl_ms=1000
+            {} r b 1 ok token=2"""
+        self.assertEqual(self.said(text.format(988)), [])  # 1000 - 1000/128 - 5.
+        self.assertRegex(self.said(text.format(986))[0], "two holders for 1.188 ms")
+
+    def test_belief_ends_with_the_wish_to_release(self):
+        self.assertEqual(self.said("""
+            0 i a 1 acquire k by=http ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i a 2 release k by=http of=1 token=1
+            4 i b 1 acquire k by=http ttl_ms=1000
+            5 r b 1 ok token=2
+            6 r a 2 unknown"""), [])
+
+    def test_session_hold_stands_until_the_last_check(self):
+        text = """
+            0 i a 1 acquire k by=flock
+            2 r a 1 ok token=1
+            3 i b 1 acquire k by=flock
+            9 r b 1 ok token=2
+            {} i a 2 check k by=flock of=1 token=1
+            12 r a 2 ok"""
+        self.assertEqual(self.said(text.format(8)), [])
+        self.assertRegex(self.said(text.format(10))[0], "two holders for 1.000 ms")
+
+    def test_rename_without_an_answer_loses_the_lock(self):
+        self.assertEqual(self.said("""
+            0 i a 1 acquire k1 by=rename ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i a 2 rename k1 to=k2 by=rename of=1 token=1
+            5 i b 1 acquire k1 by=rename ttl_ms=1000
+            6 r b 1 ok token=2
+            9 r a 2 unknown"""), [])
+
+    def test_names_of_a_moved_hold(self):
+        text = """
+            0 i a 1 acquire k1 by=rename ttl_ms=1000
+            2 r a 1 ok token=1
+            3 i a 2 rename k1 to=k2 by=rename of=1 token=1
+            4 r a 2 ok
+            5 i b 1 acquire {} by=rename ttl_ms=1000
+            6 r b 1 ok token=2"""
+        self.assertEqual(self.said(text.format("k1")), [])
+        self.assertRegex(self.said(text.format("k2"))[0], "two holders")
+
+    def test_told_lost_too_early(self):
+        text = """
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 ok token=1
+            {} i a 2 check k by=oexcl of=1 token=1
+            {} r a 2 refused why=lost"""
+        self.assertEqual(self.said(text.format(985, 988)), [])
+        self.assertRegex(self.said(text.format(500, 501))[0], "lost 486.188 ms before")
+
+    def test_tokens(self):
+        text = """
+            0 i a 1 acquire k1 by=http ttl_ms=1000
+            2 r a 1 ok token=5
+            3 i b 1 acquire k2 by=http ttl_ms=1000
+            4 r b 1 ok token={}"""
+        self.assertEqual(self.said(text.format(6)), [])
+        self.assertRegex(self.said(text.format(5))[0], "token 5 was given to a for k1 and to b")
+        self.assertRegex(self.said(text.format(4))[0], "token 4 of k2 was asked for after 5 was seen")
+
+    def test_what_nothing_explains(self):
+        self.assertRegex(self.said("""
+            0 i a 1 acquire k by=oexcl ttl_ms=1000
+            2 r a 1 refused error=22""")[0], "nothing explains")
+
+    def test_lost_for_ever(self):
+        self.assertRegex(self.said("""
+            0 i a 1 acquire k by=flock
+            2 r a 1 ok token=1
+            3 i a 2 check k by=flock of=1
+            4 r a 2 refused why=lost
+            5 i a 3 check k by=flock of=1
+            6 r a 3 ok""")[0], "told that a hold stands which was over")
 
 
 class Soak(unittest.TestCase):
