@@ -6,18 +6,17 @@ that is away, slow or unwilling holds nobody up, and what is lost is counted."""
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 import fields  # noqa: E402
-from cluster import Failed, check, equal, run_case, wait_for  # noqa: E402
+import npm  # noqa: E402
+from cluster import check, equal, run_case, wait_for  # noqa: E402
 from collector import Collector  # noqa: E402
 from gateway import Gateway  # noqa: E402
 
-SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "otlp")
 PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-(0[01])")
 
 
@@ -172,14 +171,7 @@ def roots(c, collector, mount):
 
 def schema(t, collector):
     """By OpenTelemetry's own definition."""
-    directory = os.path.join(t.directory, "otlp")
-    if not shutil.which("npm"):
-        return
-    shutil.copytree(SOURCE, directory)
-    done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=directory,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False)
-    if done.returncode != 0:
-        raise Failed(f"npm ci: {done.stdout[-500:]}{done.stderr[-1000:]}")
+    directory = npm.install(t, "otlp")
     bodies = os.path.join(t.directory, "bodies.json")
 
     def validate(what):
