@@ -169,7 +169,7 @@ static unsigned member_remove(struct member *list, unsigned n, unsigned i)
 
 bool trace_state_parse(struct bytes tracestate, char out[TRACE_STATE_BYTES_MAX + 1])
 {
-    struct member list[MEMBERS_MAX];
+    struct member list[MEMBERS_MAX] = {0};
     int count = members_parse(tracestate, list);
     unsigned n = count > 0 ? (unsigned)count : 0;
     for (unsigned i = n; i-- > 0 && joined_size(list, n) > TRACE_STATE_BYTES_MAX;)
