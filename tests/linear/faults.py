@@ -383,17 +383,19 @@ class DiskError(Fault):
 
     name = "disk-error"
     seconds = (1.0, 3.0)
-    message = "EIO"
 
     def begin(self):
         if len(self.rig.node_alive()) < len(self.rig.c.nodes):
             return None  # One at a time, so that a replacement finds a majority.
-        self.victim = self.node()
+        self.victim = self.choose()
         if self.victim is None:
             return None
         self.victim.process.expected = True
         self.fail()
         return f"node {self.victim.id}"
+
+    def choose(self):
+        return self.node()
 
     def fail(self):
         with open(self.victim.trigger, "w"):
@@ -427,16 +429,16 @@ class DiskError(Fault):
 
 
 class DiskFull(DiskError):
-    """Not a byte more fits (of the node's own file system if it has one, else by the preload)."""
+    """Not a byte more fits, on the one node that has a small disk."""
 
     name = "disk-full"
 
+    def choose(self):
+        found = [n for n in self.rig.node_alive() if n.disk and not n.process.stopped]
+        return found[0] if found else None
+
     def fail(self):
-        disk = getattr(self.victim, "disk", None)
-        if disk is None:
-            super().fail()
-            return
-        with open(os.path.join(disk, "filler"), "ab", buffering=0) as f:
+        with open(os.path.join(self.victim.disk, "filler"), "ab", buffering=0) as f:
             for size in (1 << 20, 1 << 12):
                 try:
                     while True:
@@ -445,11 +447,7 @@ class DiskFull(DiskError):
                     pass
 
     def mend(self):
-        disk = getattr(self.victim, "disk", None)
-        if disk is None:
-            super().mend()
-        else:
-            os.unlink(os.path.join(disk, "filler"))
+        os.unlink(os.path.join(self.victim.disk, "filler"))
 
 
 class Transfer(Fault):

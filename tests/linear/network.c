@@ -13,7 +13,8 @@
  *     mtu A N      the largest packet of host A (a small one splits every message)
  *     count        answers "ok passed=N dropped=N lost=N doubled=N reordered=N"
  *
- * It ends with its standard input. */
+ * It ends with its standard input.  Exit status: 0; 1 failed; 2 wrong usage; 77 the kernel has no
+ * TUN device or name spaces for us. */
 #include "raftstore/base/random.h"
 
 #include <arpa/inet.h>
@@ -77,7 +78,7 @@ struct network {
 static void die(const char *what)
 {
     (void)fprintf(stderr, "linear_network: %s: %s\n", what, strerror(errno));
-    exit(1);
+    exit(errno == EPERM || errno == ENODEV || errno == ENXIO || errno == ENOENT ? 77 : 1);
 }
 
 static uint64_t now_ns(void)

@@ -4,7 +4,7 @@ import ctypes
 import os
 import subprocess
 
-from cluster import Failed
+from cluster import Failed, Skip
 
 libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
@@ -56,6 +56,8 @@ class Network:
             if words == ["ready"]:
                 break
             if not words:
+                if self.process.wait(10) == 77:
+                    raise Skip("needs TUN devices and network name spaces")
                 raise Failed("linear_network could not be started (see its words above)")
             number = int(words[1])
             self.hosts[names[number - 1]] = Host(

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import struct
+import subprocess
 import tempfile
 import time
 
@@ -20,6 +21,7 @@ N_LOCKS = {"oexcl": 6, "flock": 4, "fcntl": 3, "mkdir": 3, "link": 3, "rename": 
 MOUNTS = ("a", "b", "c")
 FIRST_UID = 30000
 CLIENT_PORT, RAFT_PORT = 7100, 7000
+DISK_MIB = 96
 
 
 def lock_name(style, i):
@@ -130,7 +132,15 @@ class Rig:
 
     def make_node(self, number, place):
         node = lib.Node(self.c, number, place.address, RAFT_PORT, CLIENT_PORT, place)
-        node.failing = {}  # Environment of a disk that can fail.
+        # The last host has a small disk of its own, which can be filled.
+        node.disk = None
+        if place is self.host[f"node{self.options.nodes}"]:
+            node.disk = os.path.join(self.t.directory, "disk")
+            node.data = os.path.join(node.disk, f"data{number}")
+            if not os.path.exists(node.disk):
+                os.mkdir(node.disk)
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "tmpfs",
+                                node.disk], check=True, timeout=20)
         self.c.nodes[number] = node
         self.clocks[f"node{number}"] = Clock(self.t, f"node{number}")
         return node
@@ -140,10 +150,10 @@ class Rig:
         if os.path.exists(trigger):
             os.unlink(trigger)
         node.trigger = trigger
-        node.failing = {"LD_PRELOAD": self.t.program("failio.so"), "FAILIO_DIR": node.data,
-                        "FAILIO_CALL": self.rng.choice(("write", "sync")), "FAILIO_AFTER": "0",
-                        "FAILIO_FILE": trigger}
-        node.start(join_env(self.clocks[f"node{node.id}"].env, node.failing))
+        failing = {"LD_PRELOAD": self.t.program("failio.so"), "FAILIO_DIR": node.data,
+                   "FAILIO_CALL": self.rng.choice(("write", "sync")), "FAILIO_AFTER": "0",
+                   "FAILIO_FILE": trigger}
+        node.start(join_env(self.clocks[f"node{node.id}"].env, failing))
 
     def make_directories(self):
         mount = self.c.mounts["a"]
