@@ -7,12 +7,19 @@
 
 #include "raftstore/lock/table.h"
 
+/* No table comes so near to the end of its numbers by itself; from there they would begin anew. */
+static bool number_valid(uint64_t next)
+{
+    return next != 0 && next <= UINT64_MAX - (UINT64_C(1) << 40);
+}
+
 static int in_meta(struct lock_table *t, const struct lock_row *row)
 {
     if (t->importing || t->n_sessions > 0 || t->n_holds > 0 || t->next_token != 1)
         return -EINVAL;
-    if (row->meta.next_token == 0 || row->meta.next_session_id == 0 ||
-        row->meta.next_directory_id <= LOCK_ROOT_ID || row->meta.next_queue_number == 0)
+    if (!number_valid(row->meta.next_token) || !number_valid(row->meta.next_queue_number) ||
+        !number_valid(row->meta.next_directory_id) || row->meta.next_session_id == 0 ||
+        row->meta.next_directory_id <= LOCK_ROOT_ID || row->meta.stamp_ns > LOCK_STAMP_MAX)
         return -EINVAL;
     t->importing = true;
     t->index = row->meta.index;
@@ -150,10 +157,6 @@ static int in_hold(struct lock_table *t, const struct lock_row *row)
     if (file)
         *hold_file(h) =
             (struct hold_file){row->hold.mtime_ns, row->hold.file_token, row->hold.twin};
-    if (row->hold.twin != 0) {
-        ARRAY_RESERVE(t->own, t->n_own, t->own_alloc);
-        t->own[t->n_own++] = h;
-    }
     if (extra) {
         struct hold_extra *x = hold_extra(h);
         x->start = claim.start;
@@ -183,7 +186,8 @@ static bool waiter_row_valid(const struct lock_table *t, const struct lock_row *
            (row->waiter.convert_token == 0 || (front && row->waiter.limit == 0)) &&
            owner_valid(row->waiter.owner) && row->waiter.note.size <= LOCK_NOTE_BYTES_MAX &&
            row->waiter.start <= row->waiter.end && row->waiter.lock_delay_ms <= LOCK_TTL_MS_MAX &&
-           (row->waiter.ttl_ms == 0 || ttl_valid(row->waiter.ttl_ms)) &&
+           (row->waiter.ttl_ms == 0 ? row->waiter.lock_delay_ms == 0
+                                    : ttl_valid(row->waiter.ttl_ms)) &&
            mode_valid(row->waiter.mode) && (unsigned)row->waiter.kind <= LOCK_KIND_OFD &&
            row->waiter.perm <= LOCK_PERM_MAX &&
            limit_valid(row->waiter.limit, row->waiter.mode, row->waiter.kind, row->waiter.start,
@@ -320,15 +324,10 @@ int lock_import_finish(struct lock_table *t)
     struct session *s;
     RB_FOREACH(s, session_tree, &t->sessions)
     sort_session_holds(s);
-    for (size_t i = 0; i < t->n_own; i++) { /* Those that are linked. */
-        if (file_check(t, t->own[i]) != NULL)
-            return -EINVAL;
-    }
-    t->n_own = 0;
     struct lock_digest d = lock_digest(t);
     if (d.lo != t->import_digest.lo || d.hi != t->import_digest.hi)
         return -EINVAL;
     t->importing = false;
     effects_begin(t);
-    return 0;
+    return check_imported(t) == NULL ? 0 : -EINVAL;
 }

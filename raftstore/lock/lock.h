@@ -48,6 +48,7 @@
 #define LOCK_WAIT_FOREVER      UINT64_MAX           /* wait_ms: no limit. */
 #define LOCK_RANGE_END         UINT64_MAX           /* end: to the end of the range. */
 #define LOCK_DEADLINE_NEVER    UINT64_MAX           /* No deadline is pending. */
+#define LOCK_STAMP_MAX         (UINT64_C(1) << 62)  /* Cluster time ends there: after 146 years. */
 #define LOCK_TOKEN_EPOCH_SHIFT 48                   /* The epoch is a token's top 16 bits. */
 
 /* What a command asks for.  The numbers are those of the wire's Op, and never change. */
@@ -156,7 +157,7 @@ struct lock_limits lock_limits_default(void);
 struct lock_command {
     enum lock_op op;
     uint32_t flags;    /* LOCK_F_... */
-    uint64_t stamp_ns; /* Cluster time of the command. */
+    uint64_t stamp_ns; /* Cluster time of the command; above LOCK_STAMP_MAX: that. */
 
     uint64_t session_id; /* From SESSION_OPEN's result; 0 only where none is needed. */
     uint64_t seq;        /* > 0; unique within the session. */

@@ -204,7 +204,8 @@ void lock_step(struct lock_table *t,
 {
     effects_begin(t);
     t->index = index > t->index ? index : t->index;
-    t->stamp_ns = command->stamp_ns > t->stamp_ns ? command->stamp_ns : t->stamp_ns;
+    uint64_t stamp_ns = command->stamp_ns < LOCK_STAMP_MAX ? command->stamp_ns : LOCK_STAMP_MAX;
+    t->stamp_ns = stamp_ns > t->stamp_ns ? stamp_ns : t->stamp_ns;
     expire_until(t, t->stamp_ns);
     struct lock_result result = {.stamp_ns = t->stamp_ns};
     struct op o = {.t = t, .c = command, .r = &result};

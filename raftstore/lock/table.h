@@ -568,6 +568,12 @@ void heap_moved(struct lock_table *t,
 uint64_t heap_deadline(uintptr_t item);
 const char *heap_check(const struct lock_table *t);
 
+/* check.c */
+
+/* lock_check() of what rows from a file could have broken, in linear time; the digest is not looked
+ * at. */
+const char *check_imported(const struct lock_table *t);
+
 /* digest.c */
 void digest_hold(struct lock_table *t, const struct hold *h, bool add);
 void digest_waiter(struct lock_table *t, const struct waiter *w, bool add);

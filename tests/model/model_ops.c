@@ -639,7 +639,8 @@ void model_step(struct model *m,
 {
     m->n_effects = 0;
     m->index = index > m->index ? index : m->index;
-    m->stamp = c->stamp_ns > m->stamp ? c->stamp_ns : m->stamp;
+    uint64_t stamp = c->stamp_ns > LOCK_STAMP_MAX ? LOCK_STAMP_MAX : c->stamp_ns;
+    m->stamp = stamp > m->stamp ? stamp : m->stamp;
     model_expire(m);
     *r = (struct lock_result){.stamp_ns = m->stamp};
     int code = meta(m, c, r);
