@@ -136,11 +136,11 @@ static bool stored_image_valid(const struct replica_stored *s)
 static bool stored_valid(const struct replica_stored *s)
 {
     uint64_t term = 1;
-    if (s->table == NULL || !stored_image_valid(s))
+    if (s->table == NULL || s->term > REPLICA_INDEX_MAX || !stored_image_valid(s))
         return false;
     for (unsigned i = 0; i < s->n_entries; i++) {
         const struct replica_entry *e = &s->entries[i];
-        if (e->term < term || e->index != s->entries[0].index + i ||
+        if (e->term < term || e->index != s->entries[0].index + i || e->index > REPLICA_INDEX_MAX ||
             e->data.size > ENTRY_BYTES_LIMIT || e->type < RAFT_COMMAND || e->type > RAFT_CHANGE)
             return false;
         if (e->type == RAFT_CHANGE && !codec_configuration_valid(e->data))

@@ -236,6 +236,14 @@ const char *codec_address(struct replica *r, uint64_t id)
     return r->rx_address;
 }
 
+bool codec_term_valid(const struct replica *r, uint64_t term)
+{
+    uint64_t own = r->core.current_term;
+    return term >= 1 && term <= REPLICA_INDEX_MAX &&
+           (own == 0 || term <= own || term - own <= REPLICA_TERM_JUMP ||
+            !replica_rule(r, RULE_TERM_JUMP));
+}
+
 bool codec_parse(struct replica *r,
                  uint64_t from,
                  const Hf__PeerFrame *frame,
@@ -250,7 +258,7 @@ bool codec_parse(struct replica *r,
     if (!parse_body(r, from, frame, ret, &term, ret_why))
         return false;
     *ret_why = "term";
-    return term >= 1 && term <= REPLICA_INDEX_MAX;
+    return codec_term_valid(r, term);
 }
 
 /* ---- Sending ----------------------------------------------------------------------------- */

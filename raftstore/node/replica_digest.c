@@ -3,7 +3,8 @@
  * The leader tells its digest now and then.  Who differs tells all his own, again and again, and
  * so do the others who then differ from him.  Whoever has a majority of the voters against him
  * stops, be he the leader; who has one on his side goes on.  With too few to decide, a follower
- * that differs from its leader stops after a while. */
+ * that differs from its leader stops after a while; what any other single node says stops nobody.
+ */
 #include "raftstore/node/replica_impl.h"
 
 static bool digest_equal(struct lock_digest a, struct lock_digest b)
@@ -110,6 +111,20 @@ void digest_applied(struct replica *r)
     }
 }
 
+/* Is what the leader told last another digest than ours? */
+static bool digest_leader_differs(const struct replica *r)
+{
+    if (!replica_rule(r, RULE_DISPUTE_LEADER))
+        return true;
+    for (unsigned i = 0; i < r->n_peers; i++) {
+        const struct digest_mark *told = &r->peers[i].digest;
+        const struct digest_mark *own = digest_own(r, told->index);
+        if (r->peers[i].id == r->leader_id)
+            return own != NULL && !digest_equal(told->digest, own->digest);
+    }
+    return false;
+}
+
 /* Nobody has decided it for long: the leader, who has a majority with him, goes on. */
 static void dispute_flush(struct replica *r)
 {
@@ -119,7 +134,9 @@ static void dispute_flush(struct replica *r)
     if (own == NULL) {
         r->dispute_since_ns = 0; /* Too old; a newer one follows. */
     } else if (r->state != RAFT_LEADER && r->now_ns - r->dispute_since_ns > REPLICA_DISPUTE_NS) {
-        digest_fatal(r, "another node's", own, &r->dispute);
+        if (digest_leader_differs(r))
+            digest_fatal(r, "another node's", own, &r->dispute);
+        r->dispute_since_ns = 0;
     } else if (r->now_ns - r->dispute_told_ns > REPLICA_DIGEST_NS) {
         r->dispute_told_ns = r->now_ns;
         digest_send(r, own, 0);

@@ -80,10 +80,13 @@ uint8_t *entry_put_command(uint8_t *p, struct bytes command, uint64_t delta_ns)
     return p;
 }
 
-/* Skip a field that this version does not know. */
+/* Skip a field that this version does not know; what it knows (fields 1 and 2 of either message)
+ * has another type here, and protobuf-c would not take it. */
 static bool field_skip(const uint8_t **p, const uint8_t *end, uint64_t tag)
 {
     uint64_t n = 0;
+    if (tag >> 3 <= 2 || tag > UINT32_MAX)
+        return false;
     switch (tag & 7) {
     case 0:
         return varint_get(p, end, &n);

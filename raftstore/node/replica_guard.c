@@ -45,11 +45,65 @@ static void guard_compacted(struct replica *r, struct raft_append_entries *m)
     m->prev_log_term = r->snapshot_term;
 }
 
+static bool guard_sole_of(const struct replica *r, const struct raft_configuration *c)
+{
+    unsigned voters = 0, self = 0;
+    for (unsigned i = 0; i < c->n; i++) {
+        if (c->servers[i].role != RAFT_VOTER)
+            continue;
+        voters++;
+        self += c->servers[i].id == r->config.id ? 1 : 0;
+    }
+    return voters == 1 && self == 1;
+}
+
+/* Nobody else can be elected while we are the only voter, before and after a change that may be
+ * under way: who says so lies. */
+static bool guard_alone(const struct replica *r)
+{
+    return guard_sole_of(r, &r->core.configuration) &&
+           (r->core.configuration_uncommitted_index == 0 ||
+            guard_sole_of(r, &r->core.configuration_committed)) &&
+           replica_rule(r, RULE_SOLE_FOLLOWS);
+}
+
+/* A term has one leader (Raft, section 5.2).  The core follows whoever spoke last. */
+static bool guard_other_leader(const struct replica *r, uint64_t from, uint64_t term)
+{
+    return term == r->followed_term && from != r->followed_id && replica_rule(r, RULE_ONE_LEADER);
+}
+
+static void guard_follow(struct replica *r, uint64_t from, uint64_t term)
+{
+    r->followed_term = term;
+    r->followed_id = from;
+}
+
+/* Do the entries say otherwise than what is committed?  The core would stop for good: whoever is
+ * wrong, one message must not do that. */
+static bool guard_contradicts(const struct replica *r, const struct raft_append_entries *m)
+{
+    uint64_t known = m->prev_log_index == 0 ? 0 : guard_term_of(r, m->prev_log_index);
+    if (m->prev_log_index <= r->commit && known != 0 && known != m->prev_log_term)
+        return true;
+    for (unsigned i = 0; i < m->n_entries && m->prev_log_index + 1 + i <= r->commit; i++) {
+        known = guard_term_of(r, m->prev_log_index + 1 + i);
+        if (known != 0 && known != m->entries[i].term)
+            return true;
+    }
+    return false;
+}
+
 static enum guard_verdict guard_append(struct replica *r,
+                                       uint64_t from,
                                        struct raft_append_entries *m,
                                        struct raft_append_entries_result *ret_answer,
                                        const char **ret_why)
 {
+    if (guard_alone(r)) {
+        *ret_why = "entries for the only voter";
+        return GUARD_DROP;
+    }
     if (m->term < r->core.current_term && replica_rule(r, RULE_STALE_TERM))
         return guard_stale(r, m, ret_answer);
     if (m->term == r->core.current_term && replica_is_leader(r) &&
@@ -57,6 +111,15 @@ static enum guard_verdict guard_append(struct replica *r,
         *ret_why = "another leader of our term";
         return GUARD_DROP;
     }
+    if (guard_other_leader(r, from, m->term)) {
+        *ret_why = "a second leader of the term";
+        return GUARD_DROP;
+    }
+    if (guard_contradicts(r, m) && replica_rule(r, RULE_COMMITTED)) {
+        *ret_why = "entries that contradict committed ones";
+        return GUARD_DROP;
+    }
+    guard_follow(r, from, m->term);
     if (m->prev_log_index < r->snapshot_index && guard_term_of(r, m->prev_log_index) == 0 &&
         r->log.first > 1 && replica_rule(r, RULE_PREV_COMPACTED))
         guard_compacted(r, m);
@@ -102,7 +165,12 @@ enum guard_verdict guard_message(struct replica *r,
     *ret_why = NULL;
     switch (m->type) {
     case RAFT_APPEND_ENTRIES:
-        return guard_append(r, &m->append_entries, ret_answer, ret_why);
+        return guard_append(r, m->server_id, &m->append_entries, ret_answer, ret_why);
+    case RAFT_REQUEST_VOTE:
+        if (!guard_alone(r))
+            return GUARD_PASS;
+        *ret_why = "a vote of the only voter is asked for";
+        return GUARD_DROP;
     case RAFT_APPEND_ENTRIES_RESULT:
         return guard_append_result(r, m->server_id, &m->append_entries_result, ret_why);
     case RAFT_REQUEST_VOTE_RESULT:
@@ -132,8 +200,15 @@ enum guard_verdict guard_image(struct replica *r,
                                struct raft_append_entries_result *ret_answer,
                                const char **ret_why)
 {
-    (void)from;
     *ret_why = NULL;
+    if (guard_alone(r)) {
+        *ret_why = "for the only voter";
+        return GUARD_DROP;
+    }
+    if (guard_other_leader(r, from, leader_term)) {
+        *ret_why = "of a second leader of the term";
+        return GUARD_DROP;
+    }
     if (leader_term < r->core.current_term && replica_rule(r, RULE_STALE_TERM)) {
         *ret_why = "of an old term";
         return GUARD_DROP;
@@ -162,6 +237,7 @@ enum guard_verdict guard_image(struct replica *r,
         *ret_why = "older than our state";
         return GUARD_DROP;
     }
+    guard_follow(r, from, leader_term);
     return GUARD_PASS;
 }
 

@@ -168,10 +168,11 @@ void image_leader_begin(struct replica *r)
 
 /* ---- Installing -------------------------------------------------------------------------- */
 
-static bool image_valid(const struct replica_image *image, uint64_t leader_term)
+static bool
+image_valid(const struct replica *r, const struct replica_image *image, uint64_t leader_term)
 {
-    return image->index >= 1 && image->index <= REPLICA_INDEX_MAX && image->term >= 1 &&
-           image->term <= leader_term && leader_term <= REPLICA_INDEX_MAX &&
+    return codec_term_valid(r, leader_term) && image->index >= 1 &&
+           image->index <= REPLICA_INDEX_MAX && image->term >= 1 && image->term <= leader_term &&
            image->conf_index >= 1 && image->conf_index <= image->index;
 }
 
@@ -199,7 +200,7 @@ bool replica_receive_image(struct replica *r,
     replica_enter(r, now_ns);
     if (r->stopped || r->rebuild_wanted || from == 0 || from == r->config.id)
         return false;
-    if (!image_valid(image, leader_term) ||
+    if (!image_valid(r, image, leader_term) ||
         codec_configuration_decode(image->conf, &m.install_snapshot.conf) != 0) {
         replica_log_line(r, LOG_LEVEL_WARN, "impossible image dropped", "peer=%llu",
                          (unsigned long long)from);

@@ -28,6 +28,7 @@
 #define REPLICA_MEMBERS_MAX       32u                 /* Servers of a configuration. */
 #define REPLICA_ADDRESS_MAX       600u                /* Bytes of a server's address text. */
 #define REPLICA_INDEX_MAX         (UINT64_C(1) << 60) /* Indexes and terms beyond are impossible. */
+#define REPLICA_TERM_JUMP         (UINT64_C(1) << 32) /* Further ahead of ours: impossible. */
 #define REPLICA_BATCH_MAX         4096u               /* Entries of one AppendEntries. */
 #define REPLICA_FRAME_BYTES       (1024u * 1024u)     /* Entry bytes after which a frame is sent. */
 #define REPLICA_OUTBOX_MAX        4096u               /* Frames that wait; more are lost. */
@@ -177,7 +178,8 @@ struct replica {
     bool ready;
     bool term_start_wanted;
     uint64_t timeout_fired_ns;
-    struct buf conf_seen; /* Encoded configuration that was told to the driver. */
+    uint64_t followed_term, followed_id; /* Who led that term: one a term; 0 = nobody yet. */
+    struct buf conf_seen;                /* Encoded configuration that was told to the driver. */
 
     /* Applying. */
     struct lock_table *table;
@@ -313,6 +315,11 @@ bool codec_parse(struct replica *r,
                  const Hf__PeerFrame *frame,
                  struct raft_message *ret,
                  const char **ret_why);
+
+/* Is it a term that another node can have?  Terms can't be taken back: one false message must not
+ * use them all up, after which nobody could be elected any more.  A node that knows nothing yet
+ * takes what it is told. */
+bool codec_term_valid(const struct replica *r, uint64_t term);
 
 /* Send a message of the core: fills in entries, splits what is too large. */
 void codec_send(struct replica *r, const struct raft_message *m);

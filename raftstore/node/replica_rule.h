@@ -30,6 +30,11 @@ enum replica_rule {
     RULE_CONF_ROLLBACK,    /* After a truncation the core's configuration is the log's. */
     RULE_CAP_WRITES,       /* A write that was truncated meanwhile is reported only so far. */
     RULE_COMMIT_MAX,       /* The commit index never goes back. */
+    RULE_TERM_JUMP,        /* Terms far ahead of ours are impossible. */
+    RULE_SOLE_FOLLOWS,     /* A sole voter follows nobody and votes for nobody. */
+    RULE_ONE_LEADER,       /* Of a term one node is followed, the first that led. */
+    RULE_COMMITTED,        /* Entries that contradict committed ones are dropped. */
+    RULE_DISPUTE_LEADER,   /* Undecided, a node stops only if its leader has another digest. */
     RULE_N,
 };
 

@@ -41,7 +41,8 @@ uint64_t write_complete(struct replica *r, uint64_t ticket)
             report = r->writes[i].report_index;
         log_chunk_unref(r->writes[i].chunk);
     }
-    memmove(r->writes, r->writes + i, (r->n_writes - i) * sizeof *r->writes);
+    if (i > 0)
+        memmove(r->writes, r->writes + i, (r->n_writes - i) * sizeof *r->writes);
     r->n_writes -= i;
     if (ticket > r->ticket_durable)
         r->ticket_durable = ticket;

@@ -96,7 +96,7 @@ static void test_sole_timeout(void **state)
 
 static enum raft_state sole_timeout_now(uint64_t rules_off)
 {
-    sole_follower(rules_off);
+    sole_follower(rules_off | OFF(RULE_SOLE_FOLLOWS));
     struct replica_view v = replica_view(rig.r);
     uint64_t last_term = log_get(&rig.r->log, v.last_index)->term;
     rig_append(&rig, 2, 9, v.last_index, last_term, 0, NULL, 0);
@@ -113,6 +113,144 @@ static void test_sole_timeout_now(void **state)
     assert_int_equal(sole_timeout_now(0), RAFT_FOLLOWER);
     assert_int_equal(sole_timeout_now(OFF(RULE_SOLE_TIMEOUT_NOW)), RAFT_LEADER);
 }
+
+/* ---- Lies -------------------------------------------------------------------------------- */
+
+/* Terms can't be taken back: one false message must not use them up. */
+static uint64_t term_jump(uint64_t rules_off)
+{
+    rig_open(&rig, &(struct rig_stored){.term = 1, .n_voters = 3, .rules_off = rules_off});
+    rig_vote_request(&rig, 2, REPLICA_INDEX_MAX, 1, 1);
+    uint64_t term = replica_view(rig.r).term;
+    rig_vote_request(&rig, 2, term + REPLICA_TERM_JUMP, 1, 1); /* As far as can be. */
+    if (rules_off == 0)
+        assert_int_equal(replica_view(rig.r).term, 1 + REPLICA_TERM_JUMP);
+    rig_close(&rig);
+    return term;
+}
+
+static void test_term_jump(void **state)
+{
+    (void)state;
+    assert_int_equal(term_jump(0), 1);
+    assert_int_equal(term_jump(OFF(RULE_TERM_JUMP)), REPLICA_INDEX_MAX);
+}
+
+/* A stranger claims to lead a cluster that is one node. */
+static enum raft_state sole_follows(uint64_t rules_off)
+{
+    rig_open(&rig, &(struct rig_stored){.term = 1, .n_voters = 1, .rules_off = rules_off});
+    rig_persist(&rig);
+    (void)rig_flush(&rig);
+    struct replica_view v = replica_view(rig.r);
+    assert_int_equal(v.state, RAFT_LEADER);
+    rig_append(&rig, 7, v.term + 5, v.last_index, v.term, v.last_index, NULL, 0);
+    v = replica_view(rig.r);
+    if (v.state == RAFT_LEADER)
+        assert_false(rig_image(&rig, 7, v.term + 5, v.last_index + 9, v.term + 1));
+    v = replica_view(rig.r);
+    rig_close(&rig);
+    return v.state;
+}
+
+static void test_sole_follows(void **state)
+{
+    (void)state;
+    assert_int_equal(sole_follows(0), RAFT_LEADER);
+    assert_int_equal(sole_follows(OFF(RULE_SOLE_FOLLOWS)), RAFT_FOLLOWER);
+}
+
+/* Two nodes claim to lead one term. */
+static uint64_t one_leader(uint64_t rules_off)
+{
+    rig_open(&rig, &(struct rig_stored){.term = 1, .n_voters = 3, .rules_off = rules_off});
+    rig_append(&rig, 2, 2, 1, 1, 1, NULL, 0);
+    rig_append(&rig, 3, 2, 1, 1, 1, NULL, 0);
+    uint64_t leader_id = replica_view(rig.r).leader_id;
+    rig_append(&rig, 3, 3, 1, 1, 1, NULL, 0); /* Of the next term it is one. */
+    assert_int_equal(replica_view(rig.r).leader_id, 3);
+    rig_close(&rig);
+    return leader_id;
+}
+
+static void test_one_leader(void **state)
+{
+    (void)state;
+    assert_int_equal(one_leader(0), 2);
+    assert_int_equal(one_leader(OFF(RULE_ONE_LEADER)), 3);
+}
+
+/* A false leader has other entries where some are committed.  Did the node stop? */
+static bool committed(uint64_t rules_off, bool prev)
+{
+    Hf__Entry good[2] = {rig_entry(2), rig_entry(2)}, other = rig_entry(3);
+    rig_open(&rig, &(struct rig_stored){.term = 1, .n_voters = 3, .rules_off = rules_off});
+    rig_append(&rig, 2, 2, 1, 1, 3, good, 2);
+    rig_append(&rig, 2, 2, 3, 2, 3, NULL, 0);
+    assert_int_equal(replica_view(rig.r).commit_index, 3);
+    if (prev)
+        rig_append(&rig, 3, 3, 3, 3, 3, &other, 1);
+    else
+        rig_append(&rig, 3, 3, 1, 1, 3, &other, 1);
+    bool stopped = rig.fatal[0] != '\0';
+    if (!stopped) {
+        assert_int_equal(replica_view(rig.r).term, 2);
+        assert_int_equal(replica_view(rig.r).last_index, 3);
+    }
+    rig_close(&rig);
+    return stopped;
+}
+
+static void test_committed(void **state)
+{
+    (void)state;
+    assert_false(committed(0, false));
+    assert_false(committed(0, true));
+    assert_true(committed(OFF(RULE_COMMITTED), false));
+    assert_true(committed(OFF(RULE_COMMITTED), true));
+}
+
+/* One of five tells another digest; the leader's is ours, the others say nothing. */
+static bool dispute_leader(uint64_t rules_off)
+{
+    Hf__Entry entries[51];
+    Hf__Digest said = HF__DIGEST__INIT;
+    Hf__PeerFrame f = HF__PEER_FRAME__INIT;
+    rig_open(&rig, &(struct rig_stored){.term = 1, .n_voters = 5, .rules_off = rules_off});
+    for (unsigned i = 0; i < 51; i++)
+        entries[i] = rig_entry(2);
+    for (uint64_t prev = 1; prev < 256; prev += 51)
+        rig_append(&rig, 2, 2, prev, prev == 1 ? 1 : 2, prev + 51, entries, 51);
+    rig_append(&rig, 2, 2, 256, 2, 256, NULL, 0);
+    assert_int_equal(replica_view(rig.r).applied_index, 256);
+    struct lock_digest d = lock_digest(replica_table(rig.r));
+    f.body_case = HF__PEER_FRAME__BODY_DIGEST;
+    f.digest = &said;
+    for (unsigned i = 0; i < 160 && rig.fatal[0] == '\0'; i++) {
+        said.index = 256;
+        said.hi = d.hi;
+        said.lo = d.lo;
+        replica_receive(rig.r, rig.now_ns, 2, &f);
+        said.lo = d.lo ^ 1;
+        replica_receive(rig.r, rig.now_ns, 4, &f);
+        rig_pass(&rig, 50);
+        rig_append(&rig, 2, 2, 256, 2, 256, NULL, 0);
+        rig_forget(&rig);
+        rig.n_writes = rig.n_logs = 0;
+    }
+    bool stopped = rig.fatal[0] != '\0';
+    rig_close(&rig);
+    return stopped;
+}
+
+static void test_dispute_leader(void **state)
+{
+    (void)state;
+    assert_false(dispute_leader(0));
+    assert_true(dispute_leader(OFF(RULE_DISPUTE_LEADER)));
+}
+
+/* ---- And further ------------------------------------------------------------------------- */
 
 /* A vote result at a follower: the core takes what lies in the union for a candidate's state. */
 static uint64_t vote_result(uint64_t rules_off)
@@ -602,7 +740,9 @@ int main(void)
         cmocka_unit_test(test_commit_max),       cmocka_unit_test(test_one_image),
         cmocka_unit_test(test_image_rejection),  cmocka_unit_test(test_installing),
         cmocka_unit_test(test_heartbeat_rate),   cmocka_unit_test(test_read_round),
-        cmocka_unit_test(test_own_stamp),
+        cmocka_unit_test(test_own_stamp),        cmocka_unit_test(test_term_jump),
+        cmocka_unit_test(test_sole_follows),     cmocka_unit_test(test_one_leader),
+        cmocka_unit_test(test_committed),        cmocka_unit_test(test_dispute_leader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
