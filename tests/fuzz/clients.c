@@ -89,11 +89,13 @@ static void on_entry_applied(void *arg, uint64_t index, uint64_t term, struct by
     (void)term;
     (void)data;
 }
-static void
-on_effects(void *arg, uint64_t index, uint64_t stamp_ns, const struct lock_effects *effects)
+static void on_effects(void *arg,
+                       uint64_t index,
+                       const struct lock_command *command,
+                       const struct lock_effects *effects)
 {
     struct door *d = arg;
-    events_add(d->node.events, index, stamp_ns, effects, 0);
+    events_add(d->node.events, index, command->stamp_ns, effects, 0);
 }
 static void on_state_changed(void *arg)
 {
@@ -167,11 +169,15 @@ static enum replica_status on_read(void *arg, uint64_t at_ns, uint64_t request_i
     return replica_read(d->node.replica, at_ns, request_id, at_ns + NODE_READ_NS);
 }
 
-static void on_answer(
-    void *arg, uint64_t frame_id, const Hf__Query *query, struct arena *arena, struct buf *out)
+static void on_answer(void *arg,
+                      const struct access *access,
+                      uint64_t frame_id,
+                      const Hf__Query *query,
+                      struct arena *arena,
+                      struct buf *out)
 {
     struct door *d = arg;
-    query_answer(&d->node, frame_id, query, arena, out);
+    query_answer(&d->node, access, frame_id, query, arena, out);
 }
 
 static enum replica_status on_admin(

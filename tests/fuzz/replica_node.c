@@ -366,12 +366,14 @@ static void on_entry_applied(void *arg, uint64_t index, uint64_t term, struct by
                  "node %u has another digest at %llu", (unsigned)n->id, (unsigned long long)index);
 }
 
-static void
-on_effects(void *arg, uint64_t index, uint64_t stamp_ns, const struct lock_effects *effects)
+static void on_effects(void *arg,
+                       uint64_t index,
+                       const struct lock_command *command,
+                       const struct lock_effects *effects)
 {
     (void)arg;
     (void)index;
-    (void)stamp_ns;
+    (void)command;
     (void)effects;
 }
 
