@@ -129,16 +129,21 @@ static bool waiter_visit(void *arg, const struct lock_waiter_view *v)
     return true;
 }
 
+/* A path that was given to a visitor lasts only for the visit. */
+static ProtobufCBinaryData keep_path(struct gather *g, struct bytes path)
+{
+    uint8_t *copy = arena_alloc(g->arena, path.size + 1);
+    if (path.size > 0)
+        memcpy(copy, path.data, path.size);
+    return pack_binary(bytes_of(copy, path.size));
+}
+
 static Hf__Node *node_make(struct gather *g, const struct lock_node_view *v)
 {
     Hf__Node *out = arena_alloc(g->arena, sizeof *out);
     struct filling filling = {g, out};
     hf__node__init(out);
-    /* The path of a listed entry lasts only for the visit. */
-    uint8_t *path = arena_alloc(g->arena, v->path.size + 1);
-    if (v->path.size > 0)
-        memcpy(path, v->path.data, v->path.size);
-    out->path = pack_binary(bytes_of(path, v->path.size));
+    out->path = keep_path(g, v->path);
     out->type = v->type;
     out->directory_id = v->directory_id;
     out->implicit = v->implicit;
@@ -220,7 +225,7 @@ static bool session_hold_visit(void *arg, struct bytes path, const struct lock_h
         return false;
     Hf__Node *out = arena_alloc(g->arena, sizeof *out);
     hf__node__init(out);
-    out->path = pack_binary(path);
+    out->path = keep_path(g, path);
     out->type = LOCK_NODE_LOCK;
     out->holds = arena_alloc(g->arena, sizeof(Hf__Hold *));
     out->holds[0] = hold_make(g, h);

@@ -28,11 +28,13 @@ def policy(**changed):
         "gateway/api": [("read acquire", "/api"), ("read", "/web")],
         "client/alice": [("read", "/web"), ("acquire", "/alice")],
         "client/eve": [("acquire", "/eve"), ("read", "/eve")],
+        "client/root-reader": [("read", "/")],
         "client/test": [("read acquire break admin", "/")],
     }
     rights.update(changed)
     roles = {name: {"allow": [{"verbs": v.split(), "paths": p.split()} for v, p in rules]}
              for name, rules in rights.items()}
+    roles["client/root-reader"]["deny"] = [{"verbs": ["read"], "paths": ["/db/flock"]}]
     return {"version": 1, "roles": roles,
             "bindings": [{"certificate": name, "roles": [name]} for name in roles]}
 
@@ -182,10 +184,23 @@ def denied(function, what):
     return None
 
 
-def subscribe(client, session=0, prefixes=(b"",)):
+def subscribe(client, session=0, prefixes=(b"",), after=0):
+    """Return: is there a gap?"""
     body = wire.field(1, session) + b"".join(wire.varint(2 << 3 | 2) + wire.varint(len(p)) + p
-                                             for p in prefixes)
-    client.request(5, body)
+                                             for p in prefixes) + wire.field(3, after)
+    return bool(wire.one(wire.decode(wire.one(client.request(5, body), 10)), 2))
+
+
+def holds_of(client, session):
+    """The paths of a session's holds."""
+    reply = wire.decode(wire.one(client.request(4, wire.field(1, 5) + wire.field(5, session)), 4))
+    return {wire.one(wire.decode(n), 1) for n in reply.get(3, [])}
+
+
+def show_directory(client, path):
+    """(type, number of entries)"""
+    node = wire.decode(client.query(1, path)[3][0])
+    return wire.one(node, 2), wire.one(node, 9)
 
 
 def events_until(client, path):
@@ -237,11 +252,19 @@ def bare(c, a, b):
         equal(r["code"], "not owner", "a token that nobody has")
         text = denied(lambda: client.request(4, wire.field(1, 8) + wire.field(6, token)), "TOKEN")
         check("web" not in text, f"no name is told: {text}")
+        denied(lambda: holds_of(client, theirs[b"host-a"]), "another's session")
+        equal(root.open_session()["code"], "ok", "a session")
+        for path in (b"eve/y", b"db/flock"):
+            equal(root.command("acquire", [path], f2=1, f7=b"r", f9=2)["code"], "ok", "a session's hold")
+        equal(holds_of(root, root.session_id), {b"eve/y", b"db/flock"}, "the holds of one's own session")
+        with wire.Client(c.host, leader.client_port, 10, c.tls("client/root-reader")) as reader:
+            equal(holds_of(reader, root.session_id), {b"eve/y"}, "the holds that he may read")
+        equal(show_directory(client, b""), (2, 0), "the way to what may be read, without a number")
+        equal(show_directory(root, b"")[1] > 0, True, "the number of entries")
         check(set(a.read("web/x")) >= {"token"}, "a holds it still")
 
         # Events: whatever one asks for, only what may be read comes.
         subscribe(client, session=theirs[b"host-a"])
-        equal(root.open_session()["code"], "ok", "a session")
         os.close(a.acquire("web/z"))
         os.unlink(a.path("web/z"))
         equal(root.acquire(b"web/in", b"r")["code"], "ok", "acquire")
@@ -267,6 +290,10 @@ def reconnects(mount):
 def change(c, file, a, b):
     """SIGHUP: new decisions at once, nobody is dropped, what is held can be given back."""
     before = reconnects(a), reconnects(b)
+    node = c.wait_leader()
+    with node.connect() as client:
+        index = client.status()["applied_index"]
+        check(not subscribe(client, after=index), "nothing is missing since then")
     held = os.open(a.path("web/f"), os.O_CREAT | os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
     lease = a.acquire("web/x")
@@ -286,6 +313,9 @@ def change(c, file, a, b):
     os.close(b.acquire("web/x"))
     os.unlink(b.path("web/x"))
     os.close(wanted)
+    with node.connect() as client:
+        check(subscribe(client, after=index), "what was hidden before could be missing")
+        check(not subscribe(client, after=client.status()["applied_index"]), "nothing can be missing now")
     # What is bad changes nothing, and is told with its line.
     bad = json.dumps(new, indent=1).replace('"acquire"', '"aquire"', 1)
     line = 1 + bad[:bad.index("aquire")].count("\n")
