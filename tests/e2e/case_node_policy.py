@@ -34,6 +34,7 @@ def policy(**changed):
     rights.update(changed)
     roles = {name: {"allow": [{"verbs": v.split(), "paths": p.split()} for v, p in rules]}
              for name, rules in rights.items()}
+    roles["mount/host-b"]["deny"] = [{"verbs": ["read"], "paths": ["/web/hidden"]}]
     roles["client/root-reader"]["deny"] = [{"verbs": ["read"], "paths": ["/db/flock"]}]
     return {"version": 1, "roles": roles,
             "bindings": [{"certificate": name, "roles": [name]} for name in roles]}
@@ -79,7 +80,11 @@ def mounts(a, b):
     os.link(a.path("web/y"), a.path("web/x"))
     equal(sorted(n for n in os.listdir(a.dir) if n != ".holdfast"), ["web"], "a: ls")
     equal(sorted(n for n in os.listdir(b.dir) if n != ".holdfast"), ["db", "web"], "b: ls")
-    equal(sorted(os.listdir(a.path("web"))), ["x", "y"], "a: ls web")
+    os.mkdir(a.path("web/hidden"))
+    equal(sorted(os.listdir(a.path("web"))), ["hidden", "x", "y"], "a: ls web")
+    equal(sorted(os.listdir(b.path("web"))), ["x", "y"], "b: ls web")
+    expect_errno(errno.EACCES, lambda: os.stat(b.path("web/hidden")), "b: stat web/hidden")
+    os.rmdir(a.path("web/hidden"))
 
     # b may read web, not change it.
     expect_errno(errno.EACCES, lambda: b.acquire("web/new"), "b: O_EXCL")
