@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """TLS on a bad network: records in tiny pieces, an image for a new node, flipped bits."""
 # seconds: 60
+# sanitized: no
 import os
 import sys
 import threading
