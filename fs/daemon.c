@@ -118,6 +118,11 @@ static void daemon_stop(struct daemon *d)
     channel_close(&d->channel);
     for (size_t i = 0; i < sizeof d->signals / sizeof d->signals[0]; i++)
         uv_close((uv_handle_t *)&d->signals[i], NULL);
+    /* A second one, such as systemd's after an umount, must not cut the end short: without libuv's
+     * handler it would kill us, and the session would linger until its ttl. */
+    (void)signal(SIGTERM, SIG_IGN); /* Fails only for numbers that are no signal's. */
+    (void)signal(SIGINT, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
     uv_close((uv_handle_t *)&d->retry, NULL);
     fs_close(&d->fs);
     if (d->endpoint != NULL)
