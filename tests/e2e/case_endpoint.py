@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The HTTP endpoint of nodes and mounts: what it answers, to whom, and that nobody can hold it up."""
 # seconds: 25
+# sanitized: no
 import os
 import signal
 import socket

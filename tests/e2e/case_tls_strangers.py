@@ -2,6 +2,7 @@
 """TLS: nobody gets in under another's name, half-open connections are in nobody's way, and an
 authority is replaced under load."""
 # seconds: 60
+# sanitized: no
 import os
 import resource
 import shutil

@@ -3,6 +3,7 @@
 (OTLP/HTTP JSON, read strictly, and by OpenTelemetry's own classes); traceparent in and out; a collector
 that is away, slow or unwilling holds nobody up, and what is lost is counted."""
 # seconds: 30
+# sanitized: no
 import json
 import os
 import re
