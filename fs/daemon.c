@@ -6,6 +6,7 @@
 #include "fs/errno_table.h"
 #include "fs/fs.h"
 #include "fs/host.h"
+#include "fs/signals.h"
 #include "raftstore/base/clock.h"
 #include "raftstore/base/log.h"
 #include "raftstore/node/node.h"
@@ -39,7 +40,7 @@ struct daemon {
     struct endpoint *endpoint; /* NULL: none. */
     struct otlp *otlp;         /* NULL: none. */
     struct spans *spans;       /* Likewise. */
-    uv_signal_t signals[3];
+    struct signals signals;
     uv_timer_t retry; /* To start the store again. */
     uv_timer_t late;  /* Runs while we end; does not keep the loop going. */
     unsigned n_retries;
@@ -116,13 +117,7 @@ static void daemon_stop(struct daemon *d)
     d->stopping = true;
     (void)uv_timer_start(&d->late, on_late, CLOSE_LATE_MS, 0); /* Never fails. */
     channel_close(&d->channel);
-    for (size_t i = 0; i < sizeof d->signals / sizeof d->signals[0]; i++)
-        uv_close((uv_handle_t *)&d->signals[i], NULL);
-    /* A second one, such as systemd's after an umount, must not cut the end short: without libuv's
-     * handler it would kill us, and the session would linger until its ttl. */
-    (void)signal(SIGTERM, SIG_IGN); /* Fails only for numbers that are no signal's. */
-    (void)signal(SIGINT, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN);
+    signals_close(&d->signals);
     uv_close((uv_handle_t *)&d->retry, NULL);
     fs_close(&d->fs);
     if (d->endpoint != NULL)
@@ -200,9 +195,9 @@ static void reload(struct daemon *d)
     free(sentence);
 }
 
-static void on_signal(uv_signal_t *signal, int number)
+static void on_signal(void *arg, int number)
 {
-    struct daemon *d = signal->data;
+    struct daemon *d = arg;
     if (number == SIGHUP && d->config->tls != NULL) {
         reload(d);
         return;
@@ -435,7 +430,6 @@ static int open_endpoint(struct daemon *d, char **ret_sentence)
 
 static int start(struct daemon *d)
 {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
     const struct options *o = d->config->options;
     int r = uv_loop_init(&d->loop);
     if (r < 0)
@@ -445,13 +439,9 @@ static int start(struct daemon *d)
     (void)uv_timer_init(&d->loop, &d->late);
     uv_unref((uv_handle_t *)&d->late);
     d->late.data = d;
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        (void)uv_signal_init(&d->loop, &d->signals[i]);
-        d->signals[i].data = d;
-        r = uv_signal_start(&d->signals[i], on_signal, numbers[i]);
-        if (r < 0)
-            return r;
-    }
+    r = signals_open(&d->signals, &d->loop, on_signal, d);
+    if (r < 0)
+        return r;
     const struct identity *own = d->tls != NULL ? tls_context_identity(d->tls) : NULL;
     if (o->host == NULL && own != NULL && own->kind == IDENTITY_MOUNT)
         (void)snprintf(d->host, sizeof d->host, "%s", own->name);
