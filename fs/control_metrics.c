@@ -10,16 +10,12 @@
 
 struct control_counts control_count(struct fs *fs)
 {
-    struct control_counts n = {.waiting = locking_n_waiting(fs)};
-    const struct hold *h;
-    const struct lock_file *f;
-    const struct locker *l;
-    for (h = fs->holds.by_token; h != NULL; h = h->hh.next)
-        n.leases += h->state == HOLD_LIVE;
-    for (f = fs->lock_files; f != NULL; f = f->hh.next)
-        LIST_FOREACH(l, &f->lockers, in_file)
-    n.locks[l->kind] += locker_holds(l);
-    return n;
+    return (struct control_counts){
+        .leases = fs->holds.n_live,
+        .locks =
+            {[LOCKER_FLOCK] = fs->n_held[LOCKER_FLOCK], [LOCKER_FCNTL] = fs->n_held[LOCKER_FCNTL]},
+        .waiting = locking_n_waiting(fs),
+    };
 }
 
 /* ---- Requests of the kernel ------------------------------------------------------------- */

@@ -46,6 +46,8 @@ struct fs {
     struct dir_handle_list dir_handles;
     struct poller_list pollers;   /* Of open files that were polled. */
     struct lock_file *lock_files; /* uthash: paths with flock and fcntl locks of ours. */
+    uint64_t n_held[2]; /* Lockers that hold something by a hold of their own, by locker_kind. */
+    LIST_HEAD(, lock_request) lock_requests; /* All of them. */
     uint64_t n_lockers_made;
     struct follow follow;      /* Who wants to know of others' locks. */
     struct watchers *watchers; /* Who hears of it by inotify, */

@@ -4,8 +4,16 @@
 
 #include <stdlib.h>
 
+void held_uncount(struct held *h)
+{
+    if (h->counter != NULL && h->n > 0)
+        --*h->counter;
+    h->counter = NULL;
+}
+
 void held_deinit(struct held *h)
 {
+    held_uncount(h);
     free(h->list);
     *h = (struct held){0};
 }
@@ -25,7 +33,8 @@ static void append(struct held *h, uint64_t start, uint64_t end, enum held_mode 
 
 void held_set(struct held *h, uint64_t start, uint64_t end, enum held_mode mode)
 {
-    struct held out = {.n_alloc = h->n + 2}; /* One more, and one cut in two. */
+    struct held out = {.n_alloc = h->n + 2,
+                       .counter = h->counter}; /* One more, and one cut in two. */
     bool placed = false;
     out.list = xmalloc(out.n_alloc * sizeof out.list[0]);
     for (size_t i = 0; i < h->n; i++) {
@@ -42,6 +51,8 @@ void held_set(struct held *h, uint64_t start, uint64_t end, enum held_mode mode)
     if (!placed)
         append(&out, start, end, mode);
     free(h->list);
+    if (h->counter != NULL)
+        *h->counter += (uint64_t)(out.n > 0) - (uint64_t)(h->n > 0);
     *h = out;
 }
 

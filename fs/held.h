@@ -21,9 +21,13 @@ struct held {
     struct held_range *list; /* Owned; by start. */
     size_t n;
     size_t n_alloc;
+    uint64_t *counter; /* Counts those with it that hold something; NULL: nobody counts. */
 };
 
 void held_deinit(struct held *h);
+
+/* What it holds counts no longer. */
+void held_uncount(struct held *h);
 
 /* From now on the mode of all bytes start..end is this one. */
 void held_set(struct held *h, uint64_t start, uint64_t end, enum held_mode mode);

@@ -188,6 +188,7 @@ struct hold *holds_add(struct hold_table *t,
         h->state = HOLD_ENDED;
         return h;
     }
+    t->n_live++;
     h->lease = client_lease_new(t->client, bytes_str(path), token, ttl_ms, deadline_boot_ns, false,
                                 on_lost, h);
     return h;
@@ -264,14 +265,18 @@ void holds_renewed(struct hold *h, uint64_t stamp_ns, uint64_t ttl_ms, uint64_t 
 
 void holds_releasing(struct hold *h)
 {
-    if (h->state == HOLD_LIVE)
-        h->state = HOLD_RELEASING;
+    if (h->state != HOLD_LIVE)
+        return;
+    h->state = HOLD_RELEASING;
+    h->table->n_live--;
 }
 
 void holds_not_released(struct hold *h)
 {
-    if (h->state == HOLD_RELEASING)
-        h->state = HOLD_LIVE; /* Its lease tells when it is over. */
+    if (h->state != HOLD_RELEASING)
+        return;
+    h->state = HOLD_LIVE; /* Its lease tells when it is over. */
+    h->table->n_live++;
 }
 
 bool holds_moved(struct hold *h, const char *path, uint64_t index, bool event)
@@ -301,6 +306,7 @@ void holds_ended(struct hold *h, bool lost)
 {
     if (h->state == HOLD_ENDED)
         return;
+    h->table->n_live -= h->state == HOLD_LIVE;
     h->state = HOLD_ENDED;
     h->lost = lost;
     if (lost && h->table->on_lost != NULL)

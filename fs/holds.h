@@ -56,6 +56,7 @@ struct hold_path {
 
 struct hold_table {
     struct hold *by_token;     /* uthash. */
+    uint64_t n_live;           /* Of them, in the state LIVE. */
     struct hold_path *by_path; /* uthash. */
     struct hold_list ended;    /* Remembered. */
     unsigned n_ended;

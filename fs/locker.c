@@ -138,6 +138,8 @@ struct locker *locker_new(struct handle *h, enum locker_kind kind, uint64_t kern
     if (may_adopt(h, kind)) {
         l->adopted = h->hold;
         hold_ref(l->adopted);
+    } else {
+        l->held.counter = &h->fs->n_held[kind];
     }
     TAILQ_INIT(&l->requests);
     file_join(l);
@@ -205,6 +207,7 @@ void locker_unlean(struct locker *l)
 
 void locker_detach(struct locker *l)
 {
+    held_uncount(&l->held);
     file_leave(l);
     LIST_REMOVE(l, in_handle);
     l->handle = NULL;

@@ -82,7 +82,7 @@ void locking_start(fuse_req_t req, struct handle *h, uint64_t owner, const struc
         (void)fuse_reply_err(req, 0); /* Nothing is locked. */
         return;
     }
-    r = xcalloc(1, sizeof *r);
+    r = lock_request_new(h->fs);
     op_init(&r->op, req, lock_request_interrupted);
     r->handle = h;
     handle_ref(h);
@@ -155,13 +155,9 @@ void locking_session_ended(struct fs *fs)
 
 uint64_t locking_n_waiting(const struct fs *fs)
 {
-    const struct lock_file *f;
-    const struct locker *l;
     const struct lock_request *r;
     uint64_t n = 0;
-    for (f = fs->lock_files; f != NULL; f = f->hh.next)
-        LIST_FOREACH(l, &f->lockers, in_file)
-    TAILQ_FOREACH(r, &l->requests, link)
+    LIST_FOREACH(r, &fs->lock_requests, in_fs)
     n += !r->orphan && r->want.sleep && r->want.mode != HELD_NONE;
     return n;
 }

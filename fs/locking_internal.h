@@ -39,6 +39,7 @@ struct lock_request {
     struct process_id process; /* Who asks. */
     bool has_timer;
     uv_timer_t timer;                     /* Time-out; IN_PLACE: end of the place. */
+    LIST_ENTRY(lock_request) in_fs;       /* Of fs.lock_requests. */
     TAILQ_ENTRY(lock_request) link;       /* Of locker.requests. */
     TAILQ_ENTRY(lock_request) retry_link; /* Of lock_file.retry. */
 };
@@ -51,6 +52,9 @@ struct fs *lock_request_fs(const struct lock_request *r);
 void lock_request_start_anew(struct lock_request *r);
 
 /* ---- locking_request.c ---- */
+
+/* A zeroed one, in the mount's list; lock_request_finish() frees it. */
+struct lock_request *lock_request_new(struct fs *fs);
 
 /* One more of this locker's; with a reference. */
 void lock_request_join(struct lock_request *r, struct locker *l);

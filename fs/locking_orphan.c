@@ -17,6 +17,7 @@ static void request_free(struct lock_request *r)
     struct locker *l = r->locker;
     struct fs *fs = lock_request_fs(r);
     TAILQ_REMOVE(&l->requests, r, link);
+    LIST_REMOVE(r, in_fs);
     if (r->step == STEP_RETRY)
         TAILQ_REMOVE(&l->file->retry, r, retry_link);
     handle_unref(fs, r->handle);

@@ -101,7 +101,7 @@ static void reconcile(struct locker *l)
         locker_rename(l);
         return;
     }
-    struct lock_request *r = xcalloc(1, sizeof *r);
+    struct lock_request *r = lock_request_new(l->file->fs);
     r->op.fs = l->file->fs;
     r->handle = l->handle;
     handle_ref(r->handle);

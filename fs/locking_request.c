@@ -40,6 +40,13 @@ void lock_request_ask(struct lock_request *r, enum step step)
         locker_set_process(l, r->op.caller.uid, r->process);
 }
 
+struct lock_request *lock_request_new(struct fs *fs)
+{
+    struct lock_request *r = xcalloc(1, sizeof *r);
+    LIST_INSERT_HEAD(&fs->lock_requests, r, in_fs);
+    return r;
+}
+
 void lock_request_join(struct lock_request *r, struct locker *l)
 {
     r->locker = l;

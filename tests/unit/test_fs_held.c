@@ -35,7 +35,8 @@ static void test_random(void **state)
     uint64_t x = 12345;
     (void)state;
     for (int round = 0; round < 200; round++) {
-        struct held h = {0};
+        uint64_t n_holders = 1;
+        struct held h = {.counter = &n_holders};
         enum held_mode bytes[BYTES] = {0};
         for (int i = 0; i < 40; i++) {
             x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
@@ -46,8 +47,12 @@ static void test_random(void **state)
             for (uint64_t at = start; at <= end; at++)
                 bytes[at] = mode;
             compare(&h, bytes);
+            assert_int_equal(n_holders, 1 + (h.n > 0)); /* One is counted besides. */
         }
+        if (round % 2 == 0)
+            held_uncount(&h);
         held_deinit(&h);
+        assert_int_equal(n_holders, 1);
     }
 }
 

@@ -211,6 +211,78 @@ def test_status(m):
     wait_until(lambda: status(m)["holds"] == "0")
 
 
+def counts(m):
+    t = status(m)
+    return [int(t[k]) for k in ("leases", "flock", "fcntl", "waiters")]
+
+
+LOCKER = """
+import fcntl, os, random, sys
+random.seed(int(sys.argv[2]))
+OPS = [fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN]
+fds = [os.open(sys.argv[1] + "/c%d" % i, os.O_CREAT | os.O_RDWR) for i in (0, 1, 2, 0, 1)]
+print("on", flush=True)
+while True:
+    fd = random.randrange(len(fds))
+    try:
+        if random.random() < 0.5:
+            fcntl.flock(fds[fd], random.choice(OPS))
+        else:
+            fcntl.lockf(fds[fd], random.choice(OPS), random.randrange(1, 5), random.randrange(8))
+        if random.random() < 0.05:
+            os.close(fds[fd])
+            fds[fd] = os.open(sys.argv[1] + "/c%d" % random.randrange(3), os.O_CREAT | os.O_RDWR)
+    except OSError:
+        pass
+"""
+
+
+def test_counts(m):
+    """They are kept, not made anew by a look at all locks: so whatever happens they must be right."""
+    path = m.path("n")
+
+    def opened(name="n"):
+        return os.open(m.path(name), os.O_CREAT | os.O_RDWR)
+    shared = [opened(), opened()]
+    for fd in shared:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    assert counts(m) == [0, 2, 0, 0], counts(m)
+    ranges = opened("r")
+    fcntl.lockf(ranges, fcntl.LOCK_EX, 1, 0)
+    fcntl.lockf(ranges, fcntl.LOCK_EX, 1, 10)
+    assert counts(m) == [0, 2, 1, 0], counts(m)  # Owners, not ranges.
+    fcntl.lockf(ranges, fcntl.LOCK_UN, 1, 0)
+    assert counts(m) == [0, 2, 1, 0], counts(m)
+    both = opened("b")
+    fcntl.flock(both, fcntl.LOCK_EX)
+    fcntl.lockf(both, fcntl.LOCK_EX)  # Leans on it.
+    assert counts(m) == [0, 3, 2, 0], counts(m)
+    fcntl.flock(both, fcntl.LOCK_UN)
+    wait_until(lambda: counts(m) == [0, 2, 2, 0])
+    excl = os.open(m.path("e"), os.O_CREAT | os.O_EXCL | os.O_RDWR)
+    fcntl.flock(excl, fcntl.LOCK_EX)  # Adopts the lease.
+    assert counts(m) == [1, 2, 2, 0], counts(m)
+    with subprocess.Popen(["flock", path, "true"]) as waiter:
+        wait_until(lambda: counts(m) == [1, 2, 2, 1])
+        waiter.kill()
+    wait_until(lambda: counts(m) == [1, 2, 2, 0])
+    os.unlink(m.path("e"))
+    for fd in (*shared, ranges, both, excl):
+        os.close(fd)
+    wait_until(lambda: counts(m) == [0, 0, 0, 0])
+    workers = [subprocess.Popen([sys.executable, "-c", LOCKER, m.dir, str(i)], stdout=subprocess.PIPE)
+               for i in range(3)]
+    for w in workers:
+        w.stdout.readline()
+    for w in workers:
+        time.sleep(0.5)
+        assert sum(counts(m)) < 100
+        w.kill()
+        w.wait()
+        w.stdout.close()
+    wait_until(lambda: counts(m) == [0, 0, 0, 0])
+
+
 def test_text_is_one_moment(m):
     """Read in small pieces, and from the start once more."""
     fd = os.open(control(m, "status"), os.O_RDONLY)
