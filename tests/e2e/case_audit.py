@@ -131,6 +131,16 @@ def from_mounts(c, audit, a, b):
     os.close(fd)
 
 
+def gone(c, audit):
+    """Who hangs up before his answer is known all the same."""
+    client = c.wait_leader().connect()
+    client.open_session()
+    client.send_request(3, client.command_body("acquire", ["hit/run"], f2=1, f7="driver", f9=2, f13=30000))
+    client.close()
+    line = audit.one(NODES, event="grant", path="hit/run")
+    check(line["client"].startswith(b"127.0.0.1:") and line["certificate"] == b"client/test", f"{line}")
+
+
 def changes(t, c, audit, g, node_policy, http_policy):
     """Policies, members, snapshots, strangers."""
     for n in NODES:
@@ -175,6 +185,11 @@ def rotated(c, audit, g, issuer):
     for n, node in c.nodes.items():
         os.rename(audit.path(n), audit.path(n) + ".1")
         node.process.signal(signal.SIGHUP)
+    os.rename(audit.path("web"), audit.path("web") + ".1")
+    g.process.signal(signal.SIGHUP)
+    wait_for("the gateway to open a new file", 20, lambda: os.path.exists(audit.path("web")))
+    equal(g.acquire("new", "me").status, 401, "no token")
+    wait_for("a line in it", 20, lambda: b"event=denied" in open(audit.path("web"), "rb").read())
     for n in c.nodes:
         wait_for(f"node {n} to open a new file", 20, lambda n=n: os.path.exists(audit.path(n)) and any(
             x["event"] == b"open" for x in fields.lines(open(audit.path(n), "rb").read())))
@@ -207,11 +222,14 @@ def main(t):
     mounts = [c.mount(n, options="ttl=30s,timeout=5s,dircache=0") for n in ("a", "b")]
     over_http(g, audit, issuer)
     from_mounts(c, audit, *mounts)
+    gone(c, audit)
     changes(t, c, audit, g, node_policy, http_policy)
     rotated(c, audit, g, issuer)
     for m in mounts:
         equal(m.unmount(), 0, "unmounted")
     equal(g.process.end(), 0, "a clean end")
+    written = sum(n.status()["metrics"]["audit_lines"] for n in c.nodes.values())
+    check(written > 10 and not any(n.status()["metrics"]["audit_dropped"] for n in c.nodes.values()), f"{written}")
     # Standard error is a file as well.
     alone = c.nodes[1]
     equal(alone.process.end(), 0, "a clean end")

@@ -17,6 +17,7 @@ import npm  # noqa: E402
 from cluster import check, equal, run_case, wait_for  # noqa: E402
 from collector import Collector  # noqa: E402
 from gateway import Gateway  # noqa: E402
+from wire import field  # noqa: E402
 
 PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-(0[01])")
 
@@ -233,6 +234,39 @@ def unwilling(t, c):
     check(not busy.wrong and not no.wrong, f"{busy.wrong[:1]} {no.wrong[:1]}")
 
 
+def secured(t, c):
+    """https: with the authority that is named, and with no other."""
+    directory = os.path.join(t.directory, "https")
+    subprocess.run([t.program("holdfast"), "cert", directory, "gateway/collector=127.0.0.1"], check=True, timeout=30,
+                   stdout=subprocess.DEVNULL)
+    collector = Collector(tls=os.path.join(directory, "gateway-collector"))
+    ca = os.path.join(directory, "ca.crt")
+    known = Gateway(c, "known", options=("--no-auth", "--otlp", collector.url, "--otlp-ca", ca)).wait_ready()
+    strange = Gateway(c, "strange", options=("--no-auth", "--otlp", collector.url)).wait_ready()
+    header, trace = parent(0x4001)
+    for g in (known, strange):
+        equal(g.get("/locks/jobs/a", headers={"traceparent": header}).status, 200, "a read")
+    wait_for("the refusal to be told", 30, lambda: "spans can't be exported" in strange.process.text())
+    spans = collector.wait(trace, 2)
+    equal({s.service for s in spans}, {"holdfast-gateway"}, "over TLS")
+    for g in (known, strange):
+        equal(g.process.end(30), 0, "a clean end")
+    equal(len(collector.of(trace)), 2, "a collector of another authority gets nothing")
+    collector.close()
+
+
+def on_the_wire(c):
+    """A request whose trace is malformed, or that has fields of a newer version, is done all the same."""
+    trace = field(1, bytes(range(16))) + field(2, bytes(range(8))) + field(3, 1)
+    with c.wait_leader().connect() as client:
+        client.open_session()
+        for i, extra in enumerate((field(8, trace), field(8, b"\xff"), field(8, trace[:-1]), field(8, b"x" * 40000),
+                                   field(8, trace) + field(99, 7), field(77, b"new") + field(8, trace))):
+            client.extra = extra
+            equal(client.acquire(f"wire/{i}", "me")["code"], "ok", f"{extra[:40]}")
+            equal(len(client.tokens(f"wire/{i}")), 1, f"{extra[:40]}")
+
+
 def options(t):
     """What can't be meant is refused at the start."""
     gateway = [t.program("holdfast-gateway"), "--listen", "127.0.0.1:0", "--cluster", "127.0.0.1:1", "--no-auth"]
@@ -263,6 +297,8 @@ def main(t):
     processes(t, c, collector, mount)
     roots(c, collector, mount)
     unwilling(t, c)
+    secured(t, c)
+    on_the_wire(c)
     equal(g.process.end(), 0, "a clean end")
     equal(mount.unmount(), 0, "unmounted")
     schema(t, collector)

@@ -3,6 +3,7 @@ it, and can be slow, deaf or unwilling."""
 import http.server
 import json
 import re
+import ssl
 import threading
 import time
 
@@ -71,7 +72,7 @@ class Span:
 class Collector:
     """`answer`: a status, "hang" (never answers), or a function of the number of the request."""
 
-    def __init__(self, port=0, answer=200, headers=()):
+    def __init__(self, port=0, answer=200, headers=(), tls=None):
         self.answer, self.headers = answer, dict(headers)
         self.mutex = threading.Lock()
         self.spans, self.bodies, self.wrong = [], [], []
@@ -107,7 +108,12 @@ class Collector:
 
         self.server = Server(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+        if tls:  # A directory with tls.crt and tls.key.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls + "/tls.crt", tls + "/tls.key")
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True,
+                                                     do_handshake_on_connect=False)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def on_request(self, path, headers, body):

@@ -109,6 +109,7 @@ class Client:
             self.socket = context.wrap_socket(self.socket)
         self.buffer = b""
         self.id = 0
+        self.extra = b""  # Behind each request: further fields of its ClientFrame.
         self.session_id = 0
         self.seq = 0
         hello = field(1, 1) + field(2, 1) + field(3, "holdfast-test 1") + field(4, client_host)
@@ -143,11 +144,14 @@ class Client:
                 raise ConnectionError("closed by the node")
             self.buffer += part
 
+    def send_request(self, number, body):
+        self.id += 1
+        self.send(field(1, self.id) + varint(number << 3 | 2) + varint(len(body)) + body + self.extra)
+
     def request(self, number, body, timeout=5.0):
         """Send a request and return the frame that answers it (events are skipped)."""
-        self.id += 1
         self.socket.settimeout(timeout)
-        self.send(field(1, self.id) + varint(number << 3 | 2) + varint(len(body)) + body)
+        self.send_request(number, body)
         while True:
             frame = self.receive()
             if one(frame, 1) == self.id:
@@ -186,8 +190,7 @@ class Client:
 
     # ---- commands: this node must be the leader ----
 
-    def command(self, op, paths=(), timeout=5.0, seq=None, **numbers):
-        """numbers: fN=value for field N of Command.  Returns the Result as a dict."""
+    def command_body(self, op, paths=(), seq=None, **numbers):
         if seq is None:
             self.seq += 1
             seq = self.seq
@@ -198,7 +201,11 @@ class Client:
             body += field(6, path)
         for name, value in sorted(numbers.items(), key=lambda item: int(item[0][1:])):
             body += field(int(name[1:]), value)
-        r = decode(one(self.request(3, body, timeout), 3, b""))
+        return body
+
+    def command(self, op, paths=(), timeout=5.0, seq=None, **numbers):
+        """numbers: fN=value for field N of Command.  Returns the Result as a dict."""
+        r = decode(one(self.request(3, self.command_body(op, paths, seq, **numbers), timeout), 3, b""))
         return {"code": CODE.get(one(r, 1), one(r, 1)), "stamp_ns": one(r, 2),
                 "session_id": one(r, 3), "token": one(r, 4), "deadline_ns": one(r, 5),
                 "index": one(r, 10), "repeated": bool(one(r, 9))}
