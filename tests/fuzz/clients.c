@@ -1,13 +1,18 @@
 /* What clients say to a node: the product's listener, queries and events over streams in memory,
  * with a replica behind them that is a cluster by itself, and whose disk is at once.
  *
- * Input: commands, one byte each and what belongs to it: frames of clients, time, connections that
- * come and go.  Addresses that frames name are never dialled. */
+ * Half of the inputs have a policy: connections of a mount that may see and lock below `a` only,
+ * and of an operator, who locks at a name that nothing sent to the mount may ever hold, unless the
+ * mount said it itself.
+ *
+ * Input: a byte for that; then commands, one byte each and what belongs to it: frames of clients,
+ * time, connections that come and go.  Addresses that frames name are never dialled. */
 #include "tests/fuzz/fuzz.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+#include "raftstore/base/log.h"
 #include "raftstore/node/node_internal.h"
 #include "raftstore/node/replica_impl.h"
 #include "raftstore/wire/frame.h"
@@ -15,6 +20,18 @@
 
 #define STEPS_MAX       200u
 #define CONNECTIONS_MAX 4u
+#define SECRET          "zz-secret"
+
+static const char policy_text[] =
+    "{\"version\": 1, \"roles\": {"
+    "\"some\": {\"allow\": [{\"verbs\": [\"read\", \"acquire\"], \"paths\": [\"a\"]}]},"
+    "\"all\": {\"allow\": [{\"verbs\": [\"read\", \"acquire\", \"break\", \"admin\"], "
+    "\"paths\": [\"/\"]}]}},"
+    "\"bindings\": [{\"certificate\": \"mount/m\", \"roles\": [\"some\"]},"
+    "{\"certificate\": \"client/root\", \"roles\": [\"all\"]}]}";
+
+static const struct identity mount_identity = {IDENTITY_MOUNT, 0, "m"};
+static const struct identity root_identity = {IDENTITY_CLIENT, 0, "root"};
 
 static struct {
     struct clock clock;
@@ -26,6 +43,7 @@ struct door {
     uv_loop_t loop; /* Never run. */
     uint64_t ticket;
     uint64_t session_id; /* The newest one. */
+    bool has_policy;
     bool closed;
 };
 
@@ -169,6 +187,14 @@ static enum replica_status on_read(void *arg, uint64_t at_ns, uint64_t request_i
     return replica_read(d->node.replica, at_ns, request_id, at_ns + NODE_READ_NS);
 }
 
+static struct access_state on_state(void *arg)
+{
+    const struct door *d = arg;
+    struct replica_view v = replica_view(d->node.replica);
+    return (struct access_state){replica_table(d->node.replica), v.state == RAFT_LEADER,
+                                 v.state == RAFT_LEADER && v.ready};
+}
+
 static void on_answer(void *arg,
                       const struct access *access,
                       uint64_t frame_id,
@@ -276,8 +302,38 @@ static void start_replica(struct door *d)
     free((void *)(uintptr_t)conf.data);
 }
 
-static void start(struct door *d)
+static void set_policy(struct door *d)
 {
+    struct policy *policy = NULL;
+    char *sentence = NULL;
+    int rv = policy_parse(bytes_str(policy_text), &policy, &sentence);
+    fuzz_require(rv == 0, "no policy: %s", sentence);
+    struct access_policy *shared = access_policy_new(policy);
+    listener_set_policy(d->node.listener, shared);
+    access_policy_unref(shared);
+}
+
+static bool is_root(const struct stream *s)
+{
+    const struct identity *identity = stream_identity(s);
+    return identity != NULL && identity->kind == IDENTITY_CLIENT;
+}
+
+/* What the mount may not read, it is not told. */
+static void on_output(struct stream *s, struct bytes out)
+{
+    if (stream_identity(s) == NULL || is_root(s) || out.size == 0 ||
+        fuzz_stream_said(s, bytes_str(SECRET)))
+        return;
+    fuzz_require(memmem(out.data, out.size, SECRET, strlen(SECRET)) == NULL,
+                 "the mount is told of what it may not see");
+}
+
+static void start(struct door *d, bool has_policy)
+{
+    d->has_policy = has_policy;
+    fuzz_stream_watch(has_policy ? on_output : NULL);
+    log_set_level(LOG_LEVEL_ERROR);
     time_now.clock = (struct clock){now_of, now_of, now_of};
     time_now.now_ns = UINT64_C(1000000000);
     stream_hub_init(&d->node.hub, &d->loop);
@@ -296,6 +352,7 @@ static void start(struct door *d)
         .members = on_members,
         .submit = on_submit,
         .read = on_read,
+        .state = on_state,
         .answer = on_answer,
         .admin = on_admin,
         .chunk_taken = on_chunk_taken,
@@ -304,6 +361,8 @@ static void start(struct door *d)
     };
     d->node.listener = listener_new(&config);
     start_replica(d);
+    if (has_policy)
+        set_policy(d);
     turn(d);
 }
 
@@ -354,13 +413,16 @@ static void say_command(struct door *d, struct stream *s, struct feed *f)
     struct buf packed = BUF_INIT;
     uint8_t op = feed_u8(f), how = feed_u8(f);
     const uint64_t ttls[] = {1000, 0, 30000, UINT64_MAX};
+    bool root = is_root(s);
     c.op = op % 20;
+    if (root && (c.op == LOCK_OP_LINK || c.op == LOCK_OP_RENAME))
+        return; /* Who is given a hold is told where it is. */
     c.session_id = how & 128 ? feed_u8(f) : d->session_id;
     c.seq = feed_u8(f);
     c.ack_seq = how & 64 ? feed_u8(f) : 0;
     c.n_paths = how & 32 ? 2 : 1;
-    list[0] = pack_binary(bytes_str(paths[how % 6]));
-    list[1] = pack_binary(bytes_str(paths[feed_below(f, 6)]));
+    list[0] = pack_binary(bytes_str(root ? SECRET : paths[how % 6]));
+    list[1] = pack_binary(bytes_str(root ? SECRET "/b" : paths[feed_below(f, 6)]));
     c.paths = list;
     c.owner = pack_binary(bytes_str(op & 128 ? "me" : "you"));
     c.mode = op & 64 ? 1 : 2;
@@ -379,6 +441,8 @@ static void say_command(struct door *d, struct stream *s, struct feed *f)
 static void say_bytes(struct stream *s, struct feed *f, bool framed)
 {
     struct bytes bytes = feed_bytes(f, 255);
+    if (is_root(s))
+        return; /* It might make the mount's business its own. */
     struct buf b = BUF_INIT;
     if (framed)
         frame_add(&b, bytes);
@@ -395,6 +459,8 @@ static void step(struct door *d, struct feed *f)
     struct stream *s = n > 0 ? fuzz_stream(&d->node.hub, op % n) : NULL;
     if (op < 24 || s == NULL) {
         struct stream *made = stream_new(&d->node.hub, false, TLS_SERVER);
+        if (d->has_policy)
+            fuzz_stream_identify(made, op & 1 ? &root_identity : &mount_identity);
         listener_adopt(d->node.listener, made);
         unsigned after = fuzz_stream_count(&d->node.hub);
         if (after > n && op < 20)
@@ -423,7 +489,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct feed f = feed_of(data, size);
     struct door *d = xcalloc(1, sizeof *d);
-    start(d);
+    start(d, feed_u8(&f) & 1);
     for (unsigned i = 0; i < STEPS_MAX && !feed_is_empty(&f); i++)
         step(d, &f);
     turn(d);

@@ -14,6 +14,8 @@ struct stream {
     void *arg;
     size_t frame_bytes_max;
     struct buf in, out;
+    struct buf heard; /* All that came. */
+    struct identity identity;
     bool closed, paused, in_frames;
     unsigned n_refs; /* Calls of ours that are under way, and itself while open. */
 };
@@ -27,12 +29,30 @@ void fuzz_stream_expect(const ProtobufCMessageDescriptor *descriptor, size_t byt
     expected_max = bytes_max;
 }
 
+static void (*watching)(struct stream *s, struct bytes out);
+
+void fuzz_stream_watch(void (*watch)(struct stream *s, struct bytes out))
+{
+    watching = watch;
+}
+
+void fuzz_stream_identify(struct stream *s, const struct identity *identity)
+{
+    s->identity = *identity;
+}
+
+bool fuzz_stream_said(const struct stream *s, struct bytes what)
+{
+    return s->heard.size > 0 && memmem(s->heard.data, s->heard.size, what.data, what.size) != NULL;
+}
+
 static void stream_unref(struct stream *s)
 {
     if (--s->n_refs > 0)
         return;
     buf_deinit(&s->in);
     buf_deinit(&s->out);
+    buf_deinit(&s->heard);
     free(s);
 }
 
@@ -195,6 +215,7 @@ void fuzz_stream_feed(struct stream *s, struct bytes bytes)
     if (s->closed || s->ops == NULL)
         return;
     buf_add(&s->in, bytes.data, bytes.size);
+    buf_add(&s->heard, bytes.data, bytes.size);
     deliver(s);
 }
 
@@ -219,8 +240,7 @@ char *stream_peer_name(const struct stream *s, char *out, size_t size)
 
 const struct identity *stream_identity(const struct stream *s)
 {
-    (void)s;
-    return NULL; /* In the clear: anybody. */
+    return s->identity.kind == IDENTITY_NONE ? NULL : &s->identity; /* NULL: in the clear. */
 }
 
 unsigned fuzz_stream_count(const struct stream_hub *hub)
