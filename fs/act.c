@@ -97,13 +97,13 @@ static int act_renewed(struct act *a, const struct client_result *r)
                             r->deadline_boot_ns);
     if (a->hold == NULL) /* Not followed here: made by another daemon. */
         return r->deadline_boot_ns > clock_boot_ns(clock_system()) ? 0 : ESTALE;
+    holds_renewed(a->hold, r->result->stamp_ns, ttl_ms, r->deadline_boot_ns);
     if (a->hold->state != HOLD_LIVE) {
         /* We gave it up while the renewal was under way; so nobody may rely on it. */
         if (a->hold->state == HOLD_ENDED)
             ask_release(fs, a->path, a->token);
         return ESTALE;
     }
-    holds_renewed(a->hold, r->result->stamp_ns, ttl_ms, r->deadline_boot_ns);
     if (!hold_is_live(a->hold)) /* The answer took longer than the lease. */
         return ESTALE;
     return a->command.verb == COMMAND_KEEP ? act_keep(a) : 0;
@@ -124,6 +124,20 @@ static void act_release_failed(struct act *a, const struct client_result *r)
         holds_not_released(a->hold);
 }
 
+/* Its answer has been taken in. */
+static void act_shortened(struct act *a, const struct client_result *r)
+{
+    enum client_lease_outcome outcome = CLIENT_LEASE_NOT_RENEWED;
+    if (r->status != 0 || r->result->code == WIRE_CODE_NO_SESSION ||
+        r->result->code == WIRE_CODE_SESSION_ENDED)
+        outcome = CLIENT_LEASE_UNKNOWN;
+    else if (r->result->code == WIRE_CODE_OK)
+        outcome = CLIENT_LEASE_RENEWED;
+    if (a->shortens)
+        holds_shortened(a->hold, outcome);
+    a->shortens = false;
+}
+
 static void on_result(void *arg, const struct client_result *r)
 {
     struct act *a = arg;
@@ -133,6 +147,7 @@ static void on_result(void *arg, const struct client_result *r)
     if (r->status != 0) {
         if (is_release)
             act_release_failed(a, r);
+        act_shortened(a, r);
         act_done(a, errno_of_status(r->status));
         return;
     }
@@ -142,6 +157,7 @@ static void on_result(void *arg, const struct client_result *r)
     if (gone && !wherever(a) && a->hold != NULL && strcmp(a->hold->at->path, a->path) != 0) {
         /* It was renamed meanwhile; and who names a path means that path. */
         holds_not_released(a->hold);
+        act_shortened(a, r);
         act_done(a, error);
         return;
     }
@@ -153,6 +169,7 @@ static void on_result(void *arg, const struct client_result *r)
         error = act_renewed(a, r);
     else if (h != NULL && gone)
         holds_ended(h, true);
+    act_shortened(a, r);
     if (error == ENOENT && a->command.token != 0 && h != NULL && h->lost)
         error = ESTALE; /* It was ours. */
     act_done(a, error);
@@ -196,13 +213,17 @@ static void act_send(struct act *a)
         act_done(a, 0);
         return;
     }
+    if (h != NULL && a->command.verb != COMMAND_RELEASE && a->command.ttl_ms != 0)
+        a->shortens = holds_shorten(h, a->command.ttl_ms);
     int error = ask_cluster(fs, &command, op_timeout_ms(&a->op), on_result, a, NULL);
-    if (error != 0)
+    if (error != 0) {
+        if (a->shortens)
+            holds_shortened(h, CLIENT_LEASE_NOT_RENEWED);
+        a->shortens = false;
         act_done(a, error);
-    else if (h != NULL && a->command.verb == COMMAND_RELEASE)
+    } else if (h != NULL && a->command.verb == COMMAND_RELEASE) {
         holds_releasing(h);
-    else if (h != NULL && a->command.ttl_ms != 0)
-        holds_shorten(h, a->command.ttl_ms);
+    }
 }
 
 /* Is one of the holds there the caller's own, which we gave up ahead of the cluster? */

@@ -22,6 +22,7 @@ struct act {
     struct hold *hold;      /* That is acted on, with a reference; NULL: not known here (yet). */
     uint64_t token;         /* Of the hold that is acted on. */
     bool by_handle;         /* By the descriptor that acquired. */
+    bool shortens;          /* holds_shortened() is to follow. */
     bool given_up;          /* RENAME, interrupted: nobody relies on the hold till it is known. */
     struct lineage lineage; /* Of the calling process; KEEP of a hold that is not known here: of
                                the one that acquired. */

@@ -259,7 +259,7 @@ bool holds_remembered(struct hold_table *t,
 
 void holds_renewed(struct hold *h, uint64_t stamp_ns, uint64_t ttl_ms, uint64_t deadline_boot_ns)
 {
-    if (h->state == HOLD_LIVE)
+    if (h->lease != NULL)
         client_lease_renewed(h->lease, stamp_ns, ttl_ms, deadline_boot_ns);
 }
 
@@ -296,10 +296,18 @@ bool holds_moved(struct hold *h, const char *path, uint64_t index, bool event)
     return true;
 }
 
-void holds_shorten(struct hold *h, uint64_t ttl_ms)
+bool holds_shorten(struct hold *h, uint64_t ttl_ms)
 {
-    if (h->state == HOLD_LIVE)
-        client_lease_shorten(h->lease, ttl_ms);
+    if (h->state != HOLD_LIVE)
+        return false;
+    client_lease_shorten(h->lease, ttl_ms);
+    return true;
+}
+
+void holds_shortened(struct hold *h, enum client_lease_outcome outcome)
+{
+    if (h->lease != NULL) /* Else it has ended. */
+        client_lease_shortened(h->lease, outcome);
 }
 
 void holds_ended(struct hold *h, bool lost)

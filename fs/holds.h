@@ -134,8 +134,11 @@ void holds_not_released(struct hold *h);
  * Return: does that change its path here? */
 bool holds_moved(struct hold *h, const char *path, uint64_t index, bool event);
 
-/* A renewal with this ttl is going to be sent: the hold may end as early as that. */
-void holds_shorten(struct hold *h, uint64_t ttl_ms);
+/* A renewal with this ttl is going to be sent: the hold may end as early as that.
+ *
+ * Return: holds_shortened() is to follow, also when it is not known whether it was done. */
+bool holds_shorten(struct hold *h, uint64_t ttl_ms);
+void holds_shortened(struct hold *h, enum client_lease_outcome outcome);
 
 /* It has ended.  A lost one (expired, broken) is remembered for a while; the object of a released
  * one goes with its last reference: at once, if there is none. */

@@ -15,7 +15,9 @@
  * (session, seq), also by the next leader.  It never moves to another session once it may have
  * been executed.  An acquire whose caller gave up stays as an orphan until its outcome is known,
  * and what was granted is released.  The same owner's next acquire is held back until that release
- * is answered: it would be granted the orphan's hold, which the release then takes away. */
+ * is answered: it would be granted the orphan's hold, which the release then takes away.  A renewal
+ * with a ttl of its own stays likewise, but is not undone: as long as it may be done yet, a lease
+ * may end by it (lease.c). */
 #include "raftstore/client/internal.h"
 
 #include "raftstore/wire/frame.h"
@@ -168,6 +170,7 @@ command_new(struct client *c, const Hf__Command *command, struct client_trace *t
         .waits = waits,
         .class = class_of(command, waits),
         .order_key = order_key(command),
+        .shortens = command->op == WIRE_OP_RENEW && command->ttl_ms != 0,
         .many = command->n_paths > 1,
         .owner_key = command->op == WIRE_OP_ACQUIRE ? hash_owner(command) : 0,
         .deadline_ns = UINT64_MAX,
@@ -210,7 +213,7 @@ static void unassign(struct client *c, struct command *k)
         TAILQ_REMOVE(&c->commands.assigned, k, link);
     if (k->waits)
         HASH_DELETE(hh_seq, c->commands.by_seq, k);
-    k->parked = k->cancel_sent = k->no_session = false;
+    k->parked = k->cancel_sent = k->no_session = k->asks = false;
     k->seq = 0;
 }
 
@@ -218,7 +221,7 @@ void commands_park_old(struct client *c)
 {
     struct commands *all = &c->commands;
     struct command *k;
-    while ((k = TAILQ_FIRST(&all->assigned)) != NULL && k->state == COMMAND_QUEUED &&
+    while ((k = TAILQ_FIRST(&all->assigned)) != NULL && k->state == COMMAND_QUEUED && !k->asks &&
            c->session.seq_next - k->seq > PARK_WINDOW) {
         TAILQ_REMOVE(&all->assigned, k, link);
         TAILQ_INSERT_TAIL(&all->parked, k, link);
@@ -238,6 +241,7 @@ static void remove_command(struct client *c, struct command *k)
     bulkhead_leave(&c->bulkhead, k->class, place_of(k));
     if (k->orphan || k->undo)
         owner_unref(c, k->owner_key);
+    all->n_lost_renewals -= k->orphan && k->shortens;
     all->n--;
     HASH_DELETE(hh, all->by_id, k);
     boot_timer_stop(&c->timers, &k->timer);
@@ -336,6 +340,15 @@ void commands_start(struct client *c, struct command *k, uint64_t now)
     send_command(c, k, now);
 }
 
+/* How does the queued request stand?  Repeated until it is answered, as its event may be missed. */
+static void ask(struct client *c, struct command *k, uint64_t now)
+{
+    k->asks = true;
+    if (c->route.primary != NULL) /* Else commands_on_primary() does. */
+        send_command(c, k, now);
+    set_timer(c, k, now + REPEAT_MS * NS_PER_MS);
+}
+
 void commands_pump(struct client *c)
 {
     if (c->commands.n_line > 0)
@@ -376,11 +389,13 @@ void commands_on_primary(struct client *c)
     bool burst = client_burst(&c->commands.burst_boot_ns, now);
     TAILQ_FOREACH(k, &c->commands.assigned, link)
     {
-        if (!counts_on_wire(k))
+        if (!counts_on_wire(k) && !k->asks)
             continue;
         if (burst)
             retry_budget_charge(&c->budget, now);
-        if (burst || may_repeat(c, k, now))
+        if (k->asks)
+            ask(c, k, now);
+        else if (burst || may_repeat(c, k, now))
             send_command(c, k, now);
         else
             repeat_later(c, k);
@@ -411,13 +426,13 @@ void commands_on_gap(struct client *c)
 {
     struct command *k;
     uint64_t now = now_boot(c);
-    if (c->route.primary == NULL)
-        return;
     while ((k = TAILQ_FIRST(&c->commands.parked)) != NULL)
         ask_anew(c, k);
     TAILQ_FOREACH(k, &c->commands.assigned, link)
-    if (k->state == COMMAND_QUEUED)
-        send_command(c, k, now);
+    {
+        if (k->state == COMMAND_QUEUED)
+            ask(c, k, now);
+    }
     commands_pump(c);
 }
 
@@ -429,6 +444,7 @@ static void on_queued(struct client *c, struct command *k)
     count_answer(c, k);
     set_state(c, k, COMMAND_QUEUED);
     k->n_tries = 0;
+    k->asks = false;
     set_timer(c, k, client_after_ms(c, QUEUED_REPEAT_MS + random_below(&c->random, 5000)));
     if (first && (k->orphan || k->canceled) && !k->cancel_sent)
         cancel_at_cluster(c, k);
@@ -503,8 +519,8 @@ void commands_on_event(struct client *c, const Hf__Event *e)
     if (k == NULL)
         return;
     if (granted && k->many) { /* One event a path: the kept result says it all at once. */
-        if (c->route.primary != NULL && k->state == COMMAND_QUEUED)
-            send_command(c, k, now_boot(c));
+        if (k->state == COMMAND_QUEUED)
+            ask(c, k, now_boot(c));
         return;
     }
     Hf__Result r = HF__RESULT__INIT;
@@ -587,7 +603,7 @@ static void time_out(struct client *c, struct command *k)
     struct client_result out = {
         .status = undone ? -EBUSY : -ETIMEDOUT, .text = "", .sent_boot_ns = k->sent_boot_ns};
     client_result_cb cb = k->cb;
-    if (!makes_hold(k->op) || k->n_unresolved == 0) {
+    if ((!makes_hold(k->op) && !k->shortens) || k->n_unresolved == 0) {
         finish(c, k, out.status, NULL);
         commands_pump(c);
         return;
@@ -596,6 +612,7 @@ static void time_out(struct client *c, struct command *k)
     client_trace_end(k->trace, out.status, NULL);
     k->cb = NULL;
     k->orphan = true;
+    c->commands.n_lost_renewals += k->shortens;
     owner_ref(c, k->owner_key);
     set_timer(c, k, client_after_ms(c, REPEAT_MS));
     if (cb != NULL)
@@ -618,9 +635,10 @@ static void on_timer(struct boot_timer *t)
             repeat_later(c, k);
             return;
         }
-        send_command(c, k, now);
         if (k->state == COMMAND_QUEUED)
-            set_timer(c, k, now + QUEUED_REPEAT_MS * NS_PER_MS);
+            ask(c, k, now);
+        else
+            send_command(c, k, now);
     } else {
         set_timer(c, k, k->seq != 0 ? now + REPEAT_MS * NS_PER_MS : UINT64_MAX);
     }

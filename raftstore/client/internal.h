@@ -152,9 +152,12 @@ struct command {
     bool canceled;    /* client_cancel(). */
     bool cancel_sent; /* The cluster was asked to cancel it, under its present seq. */
     bool parked;      /* In commands.parked. */
+    bool asks;        /* Queued, and how it stands was asked: its event may be missed, or is not
+                         all.  To be repeated until it is answered. */
     bool no_session;  /* Refused so; the next keepalive's answer decides. */
-    bool orphan;      /* Nobody waits; to be undone if it was granted. */
+    bool orphan;      /* Nobody waits; to be undone if it was granted, or until it is known. */
     bool internal;    /* Ours: cancel and release of orphans. */
+    bool shortens;    /* A renewal with a ttl of its own: it may let a lease end earlier. */
     bool many;        /* Several paths. */
     bool was_busy;    /* Refused for load last. */
     bool paid;        /* The next repetition is taken from the budget already. */
@@ -212,6 +215,7 @@ struct commands {
     struct command *by_seq;         /* Assigned ones that may wait: events name them so. */
     unsigned n;                     /* All of them. */
     unsigned n_wire;                /* In state SENT or PAUSED. */
+    unsigned n_lost_renewals;       /* Orphans that shorten. */
     uint64_t token_max;             /* Highest token seen. */
     uint64_t burst_boot_ns;         /* When all in flight were sent to another leader last. */
 };

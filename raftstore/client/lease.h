@@ -3,8 +3,8 @@
  * The owner of a lease must stop relying on it at its own deadline, without being told.  This
  * object runs the timer, renews at a third of the ttl if asked to, and calls `on_lost` at the
  * deadline or as soon as the cluster says that the hold has ended, whichever comes first: exactly
- * once.  A renewal of its own that turns out to have succeeded after that is taken back: nobody
- * relies on the hold any more.  It uses the client: free it before that is gone. */
+ * once.  What a renewal may do after that is taken back: nobody relies on the hold any more.  It
+ * uses the client: free it before that is gone. */
 #ifndef HOLDFAST_CLIENT_LEASE_H
 #define HOLDFAST_CLIENT_LEASE_H
 
@@ -44,9 +44,20 @@ void client_lease_renewed(struct client_lease *l,
                           uint64_t ttl_ms,
                           uint64_t deadline_boot_ns);
 
-/* A renewal with this ttl is going to be sent: until its answer comes the lease may end as early
- * as that would let it. */
+/* A renewal with this ttl is going to be sent.  Until its answer comes the lease may end as early
+ * as that would let it, whatever the answers to other renewals say meanwhile: they may have been
+ * done before it.  client_lease_shortened() follows, unless the lease is freed. */
 void client_lease_shorten(struct client_lease *l, uint64_t ttl_ms);
+
+enum client_lease_outcome {
+    CLIENT_LEASE_RENEWED,     /* client_lease_renewed() was called with its answer. */
+    CLIENT_LEASE_NOT_RENEWED, /* It was refused, or surely never sent. */
+    CLIENT_LEASE_UNKNOWN,     /* It may have been done, or may be done yet. */
+};
+
+/* The renewal that was announced is over.  After an unknown outcome the lease ends by it, until a
+ * renewal succeeds that was surely done later. */
+void client_lease_shortened(struct client_lease *l, enum client_lease_outcome outcome);
 
 /* The hold was renamed: from now on it is renewed there. */
 void client_lease_moved(struct client_lease *l, struct bytes path);

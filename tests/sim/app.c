@@ -27,6 +27,9 @@ struct hold {
     uint32_t limit;
     struct client_lease *lease; /* NULL = it hangs on the session. */
     uint64_t handle;            /* Of the acquire. */
+    uint64_t owner;             /* Of the last acquire; see acquire(). */
+    bool ran_out;               /* That one was not answered in time. */
+    bool for_session;           /* It asked for a hold of the session. */
     uint64_t n_renewals;        /* Sent. */
 };
 
@@ -181,6 +184,8 @@ static void granted(struct op *o, const struct client_result *r)
     }
     world_trace(a->site.world, "app %u granted %u: token %llu%s", a->site.number, h->path,
                 (unsigned long long)h->token, o->ttl_ms == 0 ? " of the session" : "");
+    world_trace(a->site.world, "app %u: now %llu, until %llu", a->site.number,
+                (unsigned long long)now_ns(a), (unsigned long long)r->deadline_boot_ns);
     world_believed(a->site.world, a->site.number, h->path);
 }
 
@@ -189,14 +194,26 @@ static void renewed(struct op *o, const struct client_result *r)
     struct hold *h = o->hold;
     if (h->token != o->token || h->lease == NULL)
         return; /* Lost meanwhile. */
+    world_trace(
+        o->app->site.world, "app %u: renewal %llu of token %llu: status %d, now %llu, until %llu",
+        o->app->site.number, (unsigned long long)o->number, (unsigned long long)o->token, r->status,
+        (unsigned long long)now_ns(o->app), (unsigned long long)r->deadline_boot_ns);
     if (r->status == 0 && r->result->code == WIRE_CODE_OK) {
         if (o->number == h->n_renewals)
             world_promised(o->app->site.world, h->token, r->result->deadline_ns);
         client_lease_renewed(h->lease, r->result->stamp_ns, o->ttl_ms, r->deadline_boot_ns);
         world_believed(o->app->site.world, o->app->site.number, h->path);
-    } else if (r->status == 0) {
+    } else if (r->status == 0 && r->result->code != WIRE_CODE_NO_SESSION) {
         client_lease_ended(h->lease, r->result->code);
     }
+    if (h->lease == NULL)
+        return;
+    if (r->status != 0 || r->result->code == WIRE_CODE_NO_SESSION)
+        client_lease_shortened(h->lease, CLIENT_LEASE_UNKNOWN);
+    else
+        client_lease_shortened(h->lease, r->result->code == WIRE_CODE_OK
+                                             ? CLIENT_LEASE_RENEWED
+                                             : CLIENT_LEASE_NOT_RENEWED);
 }
 
 static void on_result(void *arg, const struct client_result *r)
@@ -216,6 +233,7 @@ static void on_result(void *arg, const struct client_result *r)
                        o->op);
         if (o->op == WIRE_OP_ACQUIRE) {
             h->asked = false;
+            h->ran_out = r->status == -ETIMEDOUT;
             if (ok)
                 granted(o, r);
         } else if (o->op == WIRE_OP_RENEW) {
@@ -242,6 +260,25 @@ static void send_command(struct op *o, Hf__Command *m, uint64_t timeout_ms, uint
                    strerror(-rv));
 }
 
+/* Who was told nothing asks as the same owner again, for the same, or as another one. */
+static void choose_claim(struct hold *h, struct op *o)
+{
+    struct world *w = h->app->site.world;
+    bool again = h->ran_out && world_chance(w, 700);
+    h->ran_out = false;
+    if (!again) {
+        h->owner = ++h->app->n_owners;
+        h->for_session = world_chance(w, 400);
+        h->mode = world_chance(w, 200) ? LOCK_SHARED : LOCK_EXCLUSIVE;
+        h->limit = 0;
+        if (h->mode == LOCK_EXCLUSIVE && h->path % 2 == 1 && world_chance(w, 800))
+            h->limit = world_chance(w, 850) ? 1 + h->path : 1 + (uint32_t)world_below(w, 4);
+    }
+    o->mode = h->mode;
+    o->limit = h->limit;
+    o->ttl_ms = h->for_session ? 0 : world_between(w, 100, 1500);
+}
+
 static void acquire(struct hold *h)
 {
     struct app *a = h->app;
@@ -250,13 +287,13 @@ static void acquire(struct hold *h)
     char owner[48];
     uint64_t timeout_ms = world_between(w, 100, 3000);
     struct op *o = op_begin(h, WIRE_OP_ACQUIRE, timeout_ms);
+    choose_claim(h, o);
     (void)snprintf(owner, sizeof owner, "a%u.%llu.%llu", a->site.number,
-                   (unsigned long long)a->incarnation, (unsigned long long)++a->n_owners);
+                   (unsigned long long)a->incarnation, (unsigned long long)h->owner);
     m.owner = (ProtobufCBinaryData){strlen(owner), (uint8_t *)owner};
-    m.mode = o->mode = world_chance(w, 200) ? LOCK_SHARED : LOCK_EXCLUSIVE;
-    if (m.mode == LOCK_EXCLUSIVE && h->path % 2 == 1 && world_chance(w, 800))
-        m.limit = o->limit = world_chance(w, 850) ? 1 + h->path : 1 + (uint32_t)world_below(w, 4);
-    m.ttl_ms = o->ttl_ms = world_chance(w, 600) ? world_between(w, 100, 1500) : 0;
+    m.mode = o->mode;
+    m.limit = o->limit;
+    m.ttl_ms = o->ttl_ms;
     if (world_chance(w, 600)) {
         m.wait_ms = world_between(w, 200, 2500);
         o->due_ns = UINT64_MAX;
@@ -278,6 +315,8 @@ static void renew(struct hold *h)
     m.ttl_ms = o->ttl_ms = world_between(w, 100, 1500);
     o->number = ++h->n_renewals;
     client_lease_shorten(h->lease, m.ttl_ms);
+    world_trace(w, "app %u renews token %llu for %llu ms", h->app->site.number,
+                (unsigned long long)h->token, (unsigned long long)m.ttl_ms);
     world_unpromised(w, h->token);
     send_command(o, &m, timeout_ms, NULL);
 }

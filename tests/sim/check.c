@@ -140,10 +140,12 @@ static void effect_ended(struct world *w, const struct lock_effect *e, uint64_t 
 
 static void effect_check(struct world *w, const struct lock_effect *e, uint64_t stamp_ns)
 {
-    world_trace(w, "effect %u: code %u token %llu session %llu seq %llu %.*s %.*s", e->type,
-                e->code, (unsigned long long)e->token, (unsigned long long)e->session_id,
-                (unsigned long long)e->seq, (int)e->path.size, (const char *)e->path.data,
-                (int)e->owner.size, (const char *)e->owner.data);
+    world_trace(
+        w, "effect %u: code %u token %llu session %llu seq %llu %.*s %.*s, stamp %llu, ends %llu",
+        e->type, e->code, (unsigned long long)e->token, (unsigned long long)e->session_id,
+        (unsigned long long)e->seq, (int)e->path.size, (const char *)e->path.data,
+        (int)e->owner.size, (const char *)e->owner.data, (unsigned long long)stamp_ns,
+        (unsigned long long)e->deadline_ns);
     switch (e->type) {
     case LOCK_EFFECT_GRANTED:
         token_granted(w, e->token);

@@ -123,6 +123,16 @@ static void fault_snapshot(struct world *w)
     node_turn(n);
 }
 
+/* Clients that were away have missed something then, wherever they come back. */
+static void fault_events(struct world *w)
+{
+    for (unsigned i = 0; i < w->n_nodes; i++) {
+        if (w->nodes[i].up && w->nodes[i].serve != NULL)
+            serve_forget_events(w->nodes[i].serve);
+    }
+    world_trace(w, "events forgotten");
+}
+
 /* Any change of any node; the replica refuses what its rules forbid. */
 static void fault_member(struct world *w)
 {
@@ -160,7 +170,7 @@ void fault_next(struct world *w)
     for (unsigned i = 0; i < 3; i++)
         fault_member(w);
     world_event(w, EVENT_FAULT, 0, world_between(w, 20 * MS, 900 * MS));
-    switch (world_below(w, 16)) {
+    switch (world_below(w, 17)) {
     case 0:
         fault_crash(w, some_node(w));
         break;
@@ -204,6 +214,9 @@ void fault_next(struct world *w)
         break;
     case 15:
         memset(w->app_cut, 0, sizeof w->app_cut);
+        break;
+    case 16:
+        fault_events(w);
         break;
     case 13:
         if (world_chance(w, 200)) {

@@ -220,3 +220,8 @@ void serve_installed(struct serve *s, uint64_t index)
     listener_drop_subscribers(s->node.listener);
     serve_turn(s);
 }
+
+void serve_forget_events(struct serve *s)
+{
+    events_lost(s->node.events, replica_view(s->node.replica).applied_index);
+}

@@ -39,6 +39,8 @@ void serve_effects(struct serve *s,
                    uint64_t stamp_ns,
                    const struct lock_effects *effects);
 void serve_installed(struct serve *s, uint64_t index);
+/* Fault: it forgets its events, as when there were too many of them. */
+void serve_forget_events(struct serve *s);
 
 /* The world's: ask for the end of the node's turn. */
 void world_node_turn(struct world *w, unsigned node);

@@ -404,6 +404,58 @@ static void a_wait_survives_a_reconnect_and_a_gap(void **state)
     harness_deinit(&h);
 }
 
+/* Repetitions are not answered, or by a failure. */
+static int refusal; /* -1: none. */
+
+static bool
+refuse_acquires(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    if (command == NULL || command->op != WIRE_OP_ACQUIRE)
+        return false;
+    waiting.n++;
+    if (refusal >= 0)
+        fake_failure(k, frame->id, (Hf__Failure__Code)refusal);
+    return true;
+}
+
+static void ask_after_a_gap(int failure, bool is_reset)
+{
+    struct harness h;
+    struct outcome o;
+    harness_init(&h, 1);
+    h.nodes[0].script = queue_acquires;
+    h.nodes[0].applied_index = 7;
+    waiting.n = 0;
+    harness_client(&h, 1, 5000);
+    harness_acquire(&h, 10000, WIRE_WAIT_FOREVER, 1000, &o);
+    RUN_UNTIL(&h, waiting.n == 1);
+    harness_run_ms(&h, 20);
+    refusal = failure;
+    h.nodes[0].script = refuse_acquires;
+    h.nodes[0].gap = true;
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, waiting.n >= 2);
+    assert_int_equal(o.n, 0);
+    h.nodes[0].script = NULL; /* Granted meanwhile. */
+    h.nodes[0].gap = false;
+    if (is_reset)
+        fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, o.n == 1);
+    assert_int_equal(o.code, WIRE_CODE_OK);
+    harness_deinit(&h);
+}
+
+/* A question after a gap is repeated until it is answered. */
+static void a_wait_survives_a_gap_whose_question_is_lost(void **state)
+{
+    (void)state;
+    ask_after_a_gap(-1, true);
+    ask_after_a_gap(-1, false);
+    ask_after_a_gap(HF__FAILURE__CODE__BUSY, false);
+    ask_after_a_gap(HF__FAILURE__CODE__UNKNOWN, false);
+    ask_after_a_gap(HF__FAILURE__CODE__SHUTTING_DOWN, true);
+}
+
 /* What was subscribed to while it led before is told still: ahead of the new subscription. */
 static bool tell_first(struct fake_conn *k, const Hf__ClientFrame *f, const Hf__Command *command)
 {
@@ -759,6 +811,7 @@ int main(void)
         cmocka_unit_test(deadlines_do_not_mix_the_times_of_two_clusters),
         cmocka_unit_test(a_wait_ends_with_the_event),
         cmocka_unit_test(a_wait_survives_a_reconnect_and_a_gap),
+        cmocka_unit_test(a_wait_survives_a_gap_whose_question_is_lost),
         cmocka_unit_test(a_wait_survives_a_leader_that_comes_back),
         cmocka_unit_test(a_canceled_wait_is_answered_once),
         cmocka_unit_test(an_old_command_waits_and_new_ones_go_on),

@@ -3,6 +3,8 @@
 
 #include "raftstore/client/lease.h"
 
+#include <errno.h>
+
 struct follower {
     unsigned n_lost;
     uint32_t reason;
@@ -152,6 +154,156 @@ static void a_shorter_renewal_counts_from_when_it_is_sent(void **state)
     harness_deinit(&h);
 }
 
+/* Of the answer to another renewal nobody knows whether it was done before or after. */
+static void news_does_not_outweigh_a_shorter_renewal_under_way(void **state)
+{
+    struct harness h;
+    struct follower f;
+    (void)state;
+    struct client_lease *l = granted_lease(&h, 5000, false, &f);
+    uint64_t now = clock_boot_ns(clock_system());
+    client_lease_shorten(l, 1000);
+    client_lease_renewed(l, 2000, 90000, now + 90 * NS_PER_S);
+    assert_true(client_lease_deadline_boot_ns(l) < now + 2 * NS_PER_S);
+    client_lease_shortened(l, CLIENT_LEASE_NOT_RENEWED);
+    assert_true(client_lease_deadline_boot_ns(l) == now + 90 * NS_PER_S);
+    client_lease_shorten(l, 1000);
+    client_lease_shorten(l, 3000);
+    client_lease_renewed(l, 3000, 3000, now + 3 * NS_PER_S);
+    client_lease_shortened(l, CLIENT_LEASE_RENEWED);
+    assert_true(client_lease_deadline_boot_ns(l) < now + 2 * NS_PER_S); /* The other may follow. */
+    client_lease_renewed(l, 2500, 1000, now + NS_PER_S);
+    client_lease_shortened(l, CLIENT_LEASE_RENEWED);
+    assert_true(client_lease_deadline_boot_ns(l) == now + 3 * NS_PER_S);
+    client_lease_free(l);
+    harness_deinit(&h);
+}
+
+/* At one stamp, the shorter one may have been the last. */
+static void a_shorter_renewal_counts_against_another_of_its_instant(void **state)
+{
+    struct harness h;
+    struct follower f;
+    (void)state;
+    struct client_lease *l = granted_lease(&h, 5000, false, &f);
+    uint64_t now = clock_boot_ns(clock_system());
+    client_lease_shorten(l, 1000);
+    client_lease_renewed(l, 2000, 90000, now + 90 * NS_PER_S);
+    client_lease_renewed(l, 2000, 1000, now + NS_PER_S);
+    client_lease_shortened(l, CLIENT_LEASE_RENEWED);
+    assert_true(client_lease_deadline_boot_ns(l) == now + NS_PER_S);
+    client_lease_free(l);
+    harness_deinit(&h);
+}
+
+static void only_a_later_success_ends_the_doubt(void **state)
+{
+    struct harness h;
+    struct follower f;
+    (void)state;
+    struct client_lease *l = granted_lease(&h, 5000, false, &f);
+    uint64_t now = clock_boot_ns(clock_system());
+    uint64_t capped = now + 2 * NS_PER_S;
+    client_lease_shorten(l, 1000);
+    client_lease_shortened(l, CLIENT_LEASE_UNKNOWN);
+    client_lease_renewed(l, 2000, 90000, now + 90 * NS_PER_S); /* It may be older. */
+    assert_true(client_lease_deadline_boot_ns(l) < capped);
+    client_lease_shorten(l, 90000);
+    client_lease_shortened(l, CLIENT_LEASE_NOT_RENEWED); /* So all is as it was. */
+    assert_true(client_lease_deadline_boot_ns(l) < capped);
+    client_lease_shorten(l, 90000);
+    client_lease_shorten(l, 91000);
+    client_lease_renewed(l, 3000, 91000, now + 91 * NS_PER_S);
+    client_lease_shortened(l, CLIENT_LEASE_RENEWED);
+    assert_true(client_lease_deadline_boot_ns(l) < capped); /* The other is under way. */
+    client_lease_shortened(l, CLIENT_LEASE_NOT_RENEWED);
+    client_lease_shorten(l, 92000);
+    client_lease_renewed(l, 4000, 92000, now + 92 * NS_PER_S);
+    client_lease_shortened(l, CLIENT_LEASE_RENEWED);
+    assert_true(client_lease_deadline_boot_ns(l) == now + 92 * NS_PER_S);
+    client_lease_free(l);
+    harness_deinit(&h);
+}
+
+/* Renewals with a ttl of their own are lost on the way. */
+static unsigned n_swallowed;
+
+static bool
+swallow_shorter(struct fake_conn *k, const Hf__ClientFrame *frame, const Hf__Command *command)
+{
+    (void)k;
+    (void)frame;
+    if (command == NULL || command->op != WIRE_OP_RENEW || command->ttl_ms == 0)
+        return false;
+    n_swallowed++;
+    return true;
+}
+
+/* Announce and send one that is not answered in time. */
+static void shorten_in_vain(struct harness *h, struct client_lease *l, uint64_t ttl_ms)
+{
+    struct outcome o = {0};
+    Hf__Command m = HF__COMMAND__INIT;
+    ProtobufCBinaryData path = pack_binary(bytes_str("a/b"));
+    m.op = WIRE_OP_RENEW;
+    m.paths = &path;
+    m.n_paths = 1;
+    m.token = 1001;
+    m.ttl_ms = ttl_ms;
+    n_swallowed = 0;
+    h->nodes[0].script = swallow_shorter;
+    client_lease_shorten(l, ttl_ms);
+    assert_int_equal(client_command(h->client, &m, 50, harness_on_result, &o, NULL), 0);
+    RUN_UNTIL(h, o.n == 1);
+    assert_int_equal(o.status, -ETIMEDOUT);
+    client_lease_shortened(l, CLIENT_LEASE_UNKNOWN);
+}
+
+/* It is repeated until its outcome is known; what was renewed before that may be renewed to less.
+ */
+static void a_shorter_renewal_without_an_answer_is_settled(void **state)
+{
+    struct harness h;
+    struct follower f;
+    (void)state;
+    struct client_lease *l = granted_lease(&h, 30000, false, &f);
+    shorten_in_vain(&h, l, 8000);
+    uint64_t capped = client_lease_deadline_boot_ns(l);
+    client_lease_shorten(l, 60000);
+    client_lease_renewed(l, fake_stamp_ns(&h.cluster), 60000, capped + 50 * NS_PER_S);
+    client_lease_shortened(l, CLIENT_LEASE_RENEWED);
+    assert_true(client_lease_deadline_boot_ns(l) == capped);
+    client_lease_keep(l, true);
+    RUN_UNTIL(&h, fake_find(&h.cluster, WIRE_OP_RENEW, 0) != NULL);
+    harness_run_ms(&h, 50);
+    assert_true(client_lease_deadline_boot_ns(l) == capped);
+    h.nodes[0].script = NULL;
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, client_lease_deadline_boot_ns(l) > capped);
+    assert_int_equal(f.n_lost, 0);
+    client_lease_free(l);
+    RUN_UNTIL(&h, client_info(h.client).n_pending == 0);
+    harness_deinit(&h);
+}
+
+/* Lost meanwhile, the hold is nobody's: it must not live on by that renewal. */
+static void a_lease_that_is_lost_in_doubt_is_given_back(void **state)
+{
+    struct harness h;
+    struct follower f;
+    (void)state;
+    struct client_lease *l = granted_lease(&h, 30000, false, &f);
+    shorten_in_vain(&h, l, 200);
+    RUN_UNTIL(&h, f.n_lost == 1);
+    client_lease_free(l);
+    RUN_UNTIL(&h, fake_find(&h.cluster, WIRE_OP_RELEASE, 0) != NULL);
+    assert_int_equal(fake_find(&h.cluster, WIRE_OP_RELEASE, 0)->token, 1001);
+    h.nodes[0].script = NULL;
+    fake_node_reset(&h.nodes[0]);
+    RUN_UNTIL(&h, client_info(h.client).n_pending == 0);
+    harness_deinit(&h);
+}
+
 static struct fake_conn *held_conn;
 static uint64_t held_id;
 
@@ -198,6 +350,11 @@ int main(void)
         cmocka_unit_test(freed_while_a_renewal_is_under_way),
         cmocka_unit_test(older_news_does_not_lengthen_it),
         cmocka_unit_test(a_shorter_renewal_counts_from_when_it_is_sent),
+        cmocka_unit_test(news_does_not_outweigh_a_shorter_renewal_under_way),
+        cmocka_unit_test(a_shorter_renewal_counts_against_another_of_its_instant),
+        cmocka_unit_test(only_a_later_success_ends_the_doubt),
+        cmocka_unit_test(a_shorter_renewal_without_an_answer_is_settled),
+        cmocka_unit_test(a_lease_that_is_lost_in_doubt_is_given_back),
         cmocka_unit_test(a_renewal_that_succeeds_too_late_is_taken_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
