@@ -106,6 +106,7 @@ metrics_fill(struct node *n, struct arena *arena, const struct listener_stats *l
     metric(s, arena, "store_free_bytes", st.free_bytes);
     metric(s, arena, "shadow_backlog_bytes", shadow_backlog_bytes(n->shadow));
     metric(s, arena, "events_ring_bytes", events_bytes(n->events));
+    metric(s, arena, "log_bytes", replica_queues(n->replica).log_bytes);
     metric(s, arena, "session_keepalives", l->keepalives);
     metric(s, arena, "grants", e.grants);
     metric(s, arena, "waits", e.waits);

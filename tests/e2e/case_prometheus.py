@@ -198,11 +198,13 @@ def main(t):
     c = Cluster(t, 3, tls=True)
     ports = {n: t.free_port(HOST) for n in c.nodes}
     for number, node in c.nodes.items():
-        node.start(options=["--http", f"{HOST}:{ports[number]}", "--snapshot-log-entries", "20"])
+        node.start(options=["--http", f"{HOST}:{ports[number]}", "--snapshot-log-entries", "20",
+                            "--audit", os.path.join(t.directory, f"audit{number}")])
     c.wait_leader()
     mount_port = t.free_port(HOST)
     m = c.mount("a", options=f"ttl=30s,timeout=5s,http={HOST}:{mount_port},rate=1000/s")
-    g = Gateway(c, options=["--no-auth", "--tls", c.tls("gateway/g")]).wait_ready()
+    g = Gateway(c, options=["--no-auth", "--tls", c.tls("gateway/g"), "--audit",
+                            os.path.join(t.directory, "audit")]).wait_ready()
     prometheus = Prometheus(t, {"holdfast-node": list(ports.values()),
                                 "holdfast-mount": [mount_port], "holdfast-gateway": [g.port]})
 

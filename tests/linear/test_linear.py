@@ -8,6 +8,7 @@ import argparse
 import os
 import random
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -493,20 +494,48 @@ class Soak(unittest.TestCase):
         self.assertIsNone(self.series("rss", lambda i: min(60, 10 + 2 * i)).grew())
 
     def test_growth_is_growth(self):
-        s = self.series("rss", lambda i: 20 + i * 0.1)
-        self.assertIn("resident grew", s.grew())
+        s = self.series("other", lambda i: 20 + i * 0.1)
+        self.assertIn("resident without their peak grew", s.grew())
         self.assertAlmostEqual(s.slope_per_hour(), 36.0, places=3)
-        self.assertIn("descriptors", self.series("fds", lambda i: 30 + i // 10).grew())
-        self.assertIn("threads", self.series("threads", lambda i: 3 + i // 100).grew())
-        lines, wrong = growth.table({"node 1": {"rss": s}})
+        self.assertIn("resident", self.series("rss", lambda i: 20 + i).grew())
+        self.assertIn("threads", self.series("threads", lambda i: 3 + i // 30).grew())
+        self.assertIn("disk", self.series("disk", lambda i: 20 + i).grew())
+        lines, wrong = growth.table({"node 1": {"other": s}})
         self.assertEqual(len(lines), 3)
         self.assertEqual(len(wrong), 1)
+
+    def test_descriptors_are_those_that_stay(self):
+        # Connections of the bench, open for half of the time, later for most of it.
+        self.assertIsNone(self.series("fds", lambda i: 25 + 20 * (i % 10 < (5, 8)[i > 200])).grew())
+        self.assertIn("descriptors", self.series("fds", lambda i: 25 + i // 10 + 20 * (i % 2)).grew())
+
+    def test_windows_are_no_leak(self):
+        # Of 20 MiB at the start and 34 at the end, a busier log takes 14.
+        def resident(leak):
+            kept, other = growth.Kept(), growth.Series("other")
+            for i in range(300):
+                log = (4 + (14 if 150 < i < 200 else 0)) << 20
+                kept.saw({"log_bytes": log, "events_ring_bytes": 1 << 20})
+                other.add(i * 10.0, kept.beyond(15 + kept.peak + leak * i))
+            self.assertEqual((kept.now, kept.peak), (5.0, 19.0))
+            return other.grew()
+        self.assertIsNone(resident(0))
+        self.assertIn("grew", resident(0.05))
+
+    def test_a_slower_machine(self):
+        def table(machine):
+            return growth.table({growth.MACHINE: {"p50": self.series("p50", machine)},
+                                 "latency flock": {"p99": self.series("p99", lambda i: 20 * 1.01 ** i)}})[1]
+        self.assertEqual(len(table(lambda i: 1.0)), 1)
+        self.assertEqual(table(lambda i: 1.0 + i / 40), [])
 
     def test_of_this_process(self):
         before = growth.of_process(os.getpid())
         with open("/dev/null"):
             self.assertEqual(growth.of_process(os.getpid())["fds"], before["fds"] + 1)
         self.assertGreater(before["rss"], 1)
+        with tempfile.TemporaryDirectory() as directory:
+            self.assertGreater(growth.of_machine(os.path.join(directory, "speed")), 0)
         self.assertIsNone(growth.of_process(1 << 30))
 
 
