@@ -74,13 +74,28 @@ frame_valid(const struct wal *w, const uint8_t *frame, struct wal_sum before, st
     return after->a == be32(frame + 16) && after->b == be32(frame + 20);
 }
 
-/* Would the frame be valid with one of its bits flipped back? */
-static bool one_bit_repairs(const struct wal *w, const uint8_t *frame, struct wal_sum before)
+/* Does the transaction of frame i, whose header is `frame`, have all its frames? (A crash may have
+ * come before the last one was written; then it was never durable.) */
+static bool transaction_complete(const struct wal *w, uint64_t i, const uint8_t *frame)
 {
+    while (!is_commit(frame)) {
+        if (++i >= w->n_frames || !salts_equal(w, frame_at(w, i)))
+            return false;
+        frame = frame_at(w, i);
+    }
+    return true;
+}
+
+/* Would frame i be valid with one of its bits flipped back, in a transaction that is all there?
+ * (A recycled WAL's old page may by chance differ in one bit from the one that was to be written:
+ * the count of pages in page 1.) */
+static bool one_bit_repairs(const struct wal *w, uint64_t i, struct wal_sum before)
+{
+    const uint8_t *frame = frame_at(w, i);
     size_t size = WAL_FRAME_HEADER_BYTES + w->page_bytes;
     int salt_bits = 0;
-    for (int i = 0; i < 8; i++)
-        salt_bits += __builtin_popcount((unsigned)(frame[8 + i] ^ w->data[16 + i]));
+    for (int k = 0; k < 8; k++)
+        salt_bits += __builtin_popcount((unsigned)(frame[8 + k] ^ w->data[16 + k]));
     if (salt_bits > 1)
         return false; /* Of an earlier use of the file: the usual end of a WAL. */
     uint8_t *copy = xmemdup(frame, size);
@@ -97,6 +112,7 @@ static bool one_bit_repairs(const struct wal *w, const uint8_t *frame, struct wa
                 after = sum_add(w, running, copy + from, size - from);
                 found = after.a == be32(copy + 16) && after.b == be32(copy + 20);
             }
+            found = found && transaction_complete(w, i, copy);
             copy[at] ^= (uint8_t)(1u << bit);
         }
         if (at == WAL_FRAME_HEADER_BYTES - 1)
@@ -138,7 +154,7 @@ static int audit_frames(const struct wal *w,
         if (is_commit(frame_at(w, i)))
             committed = i + 1;
     }
-    if (i < w->n_frames && (one_bit_repairs(w, frame_at(w, i), sum) || later_transaction(w, i)))
+    if (i < w->n_frames && (one_bit_repairs(w, i, sum) || later_transaction(w, i)))
         return fail_damaged(
             ret_sentence, path, "frame %llu at offset %llu does not match its checksum",
             (unsigned long long)(i + 1), (unsigned long long)(frame_at(w, i) - w->data));

@@ -9,9 +9,12 @@
  *    first bad frame there is a commit frame of the same generation (same salts), and behind that
  *    yet another frame of the generation, then the bad frame belongs to a transaction that was
  *    durable: damage.
- *  - If the bad frame verifies after one bit of it is flipped, it was written whole and then
- *    changed: damage, in whichever transaction it is.  (A torn write differs from the frame by
- *    sectors, not by a bit.)
+ *  - If the bad frame verifies after one bit of it is flipped, and the frames behind it go on to a
+ *    commit frame, it was written whole and then changed: damage, in whichever transaction it is.
+ *    (A torn write differs from the frame by sectors.  In a recycled file a sector's old bytes may
+ *    differ from the new ones by a bit, as page 1 does in its count of pages; but a crash or a full
+ *    disk that leaves them there leaves no commit frame behind them either, unless the power
+ *    failed and the disk had reordered its writes: that is taken for damage, the safe side.)
  *
  * What can't be told apart from a torn write is damage of more than one bit inside the very last
  * transaction of a file that was not closed cleanly: to this node it is as if it had crashed just

@@ -87,6 +87,19 @@ static void check_after(unsigned n, uint64_t persisted)
     rig_close(&rig);
 }
 
+/* The count of calls, when what the other thread was at has come to its end. */
+static unsigned count_at_rest(void)
+{
+    unsigned count = fault_vfs_count();
+    for (int calm = 0; calm < 5; calm++) {
+        (void)usleep(5000);
+        unsigned now = fault_vfs_count();
+        calm = now == count ? calm : 0;
+        count = now;
+    }
+    return count;
+}
+
 static void fail_at(unsigned nth, int write_code, int sync_code, const char *advice)
 {
     struct random rng = {nth};
@@ -106,8 +119,7 @@ static void fail_at(unsigned nth, int write_code, int sync_code, const char *adv
         assert_non_null(strstr(rig.failure, rig.directory));
         assert_non_null(strstr(rig.failure, advice));
         /* Nothing is written or reported any more. */
-        (void)usleep(20000); /* What the other thread was at has come to its end. */
-        unsigned count = fault_vfs_count();
+        unsigned count = count_at_rest();
         struct replica_write w = {.ticket = ++rig.ticket, .set_vote = true, .term = 99};
         store_write(rig.store, &w);
         (void)usleep(2000);

@@ -13,7 +13,7 @@ import time
 BUILD = os.environ.get("HOLDFAST_BUILD", "")
 SLOW = bool(os.environ.get("HOLDFAST_TEST_SLOW"))
 NOBODY = 65534
-SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|ERROR: .*Sanitizer")
+SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:")
 
 
 def program(name):
