@@ -3,6 +3,7 @@
 #include "fs/host.h"
 #include "fs/options.h"
 #include "raftstore/base/log.h"
+#include "raftstore/base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -230,6 +231,7 @@ int main(int argc, char **argv)
     struct program p = {.ready_fd = -1, .error_fd = STDERR_FILENO};
     bool is_root = geteuid() == 0;
     char *sentence = NULL;
+    memory_init();
     if (options_parse(argc, argv, is_root, &p.options, &sentence) < 0) {
         (void)fprintf(stderr, "mount.holdfast: %s\n", sentence);
         free(sentence);

@@ -2,6 +2,7 @@
 #include "gateway/gateway.h"
 #include "gateway/server.h"
 #include "raftstore/base/log.h"
+#include "raftstore/base/memory.h"
 #include "raftstore/base/notify.h"
 
 #include <signal.h>
@@ -65,6 +66,7 @@ int main(int argc, char **argv)
 {
     static struct process p;
     char *sentence = NULL;
+    memory_init();
     int code = options_parse(argc, argv, &p.options);
     if (code >= 0)
         return code;

@@ -1,5 +1,6 @@
 /* holdfastd: a store node as a process. */
 #include "raftstore/base/log.h"
+#include "raftstore/base/memory.h"
 #include "raftstore/base/notify.h"
 #include "raftstore/node/node.h"
 #include "raftstore/node/options.h"
@@ -149,6 +150,7 @@ int main(int argc, char **argv)
     struct node_config config;
     struct options_telemetry telemetry;
     char *sentence = NULL;
+    memory_init();
     int code = options_parse(argc, argv, &config, &telemetry);
     if (code >= 0)
         return code;
