@@ -56,8 +56,8 @@ static bool member_is_informed(const struct replica *r, uint64_t id)
     return raft_match_index(&r->core, id, &match) == 0 && match >= r->conf_applied_index;
 }
 
-/* Would a majority of the voters without `without` answer, and vote? */
-static bool members_are_healthy(const struct replica *r, uint64_t without)
+static void
+members_count(const struct replica *r, uint64_t without, unsigned *ret_voters, unsigned *ret_live)
 {
     unsigned voters = 0, live = 0;
     for (unsigned i = 0; i < r->core.configuration.n; i++) {
@@ -67,7 +67,27 @@ static bool members_are_healthy(const struct replica *r, uint64_t without)
         voters++;
         live += member_is_live(r, s->id) && member_is_informed(r, s->id) ? 1 : 0;
     }
+    *ret_voters = voters;
+    *ret_live = live;
+}
+
+/* Would a majority of the voters without `without` answer, and vote? */
+static bool members_are_healthy(const struct replica *r, uint64_t without)
+{
+    unsigned voters, live;
+    members_count(r, without, &voters, &live);
     return live > voters / 2;
+}
+
+/* Do the voters of now suffice to elect one who knows of one more?  Else nobody could be elected
+ * any more if the leader were lost when only it has the entry: the others would deny their votes to
+ * those without it, and the new one, which has not heard of it, to everybody.  A sole voter has no
+ * choice. */
+static bool members_suffice_for_one_more(const struct replica *r)
+{
+    unsigned voters, live;
+    members_count(r, 0, &voters, &live);
+    return voters == 1 || live > (voters + 1) / 2;
 }
 
 /* Submit a whole configuration as one entry. */
@@ -170,6 +190,8 @@ static enum replica_status promote(struct replica *r, uint64_t request_id, uint6
     struct raft_event event = {.type = RAFT_CATCH_UP, .catch_up = {id}};
     if (!member_is_live(r, id) || !members_are_healthy(r, 0))
         return refuse(r, request_id, "the node, or a majority of the voters, does not answer");
+    if (!members_suffice_for_one_more(r))
+        return refuse(r, request_id, "a voter does not answer: if it is gone, remove it first");
     r->admin = (struct admin){.kind = ADMIN_CATCH_UP,
                               .request_id = request_id,
                               .id = id,
@@ -311,6 +333,11 @@ static void promote_finish(struct replica *r)
     struct raft_configuration c;
     if (!change_build(r, r->admin.id, "", RAFT_VOTER, /* remove= */ false, &c)) {
         admin_end(r, REPLICA_REFUSED, "the node is no member any more");
+        return;
+    }
+    if (!members_suffice_for_one_more(r)) {
+        raft_configuration_close(&c);
+        admin_end(r, REPLICA_REFUSED, "a voter does not answer: if it is gone, remove it first");
         return;
     }
     r->admin.promotion = true;

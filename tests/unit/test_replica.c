@@ -476,6 +476,41 @@ static void test_add_and_promote(void **state)
     rig_close(&rig);
 }
 
+static void pass_without_voter_3(void)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        rig_pass(&rig, 10);
+        rig_ack_all(&rig, 2);
+        rig_ack_all(&rig, 4);
+    }
+}
+
+/* With one of three voters gone, a fourth would make the leader the only one who can be elected, by
+ * all of them, and the fourth denies its vote until it has heard of its promotion. */
+static void test_no_promotion_beside_a_dead_voter(void **state)
+{
+    (void)state;
+    rig_open(&rig, &three);
+    rig_ready(&rig);
+    ack_voters();
+    assert_int_equal(replica_member_add(rig.r, rig.now_ns, 1, 4, "n4:1,n4:2"), REPLICA_OK);
+    ack_voters();
+    assert_int_equal(admin_last(), REPLICA_OK);
+    pass_without_voter_3();
+    assert_int_equal(replica_member_role(rig.r, rig.now_ns, 2, 4, true), REPLICA_OK);
+    pass_without_voter_3();
+    assert_int_equal(admin_last(), REPLICA_REFUSED);
+    assert_int_equal(replica_voters(rig.r), 3);
+    assert_int_equal(replica_member_remove(rig.r, rig.now_ns, 3, 3), REPLICA_OK);
+    pass_without_voter_3();
+    assert_int_equal(admin_last(), REPLICA_OK);
+    assert_int_equal(replica_member_role(rig.r, rig.now_ns, 4, 4, true), REPLICA_OK);
+    pass_without_voter_3();
+    assert_int_equal(admin_last(), REPLICA_OK);
+    assert_int_equal(replica_voters(rig.r), 3);
+    rig_close(&rig);
+}
+
 static void test_transfer(void **state)
 {
     (void)state;
@@ -763,6 +798,7 @@ int main(void)
         cmocka_unit_test(test_install),
         cmocka_unit_test(test_membership_refusals),
         cmocka_unit_test(test_add_and_promote),
+        cmocka_unit_test(test_no_promotion_beside_a_dead_voter),
         cmocka_unit_test(test_transfer),
         cmocka_unit_test(test_transfer_given_up),
         cmocka_unit_test(test_digest),

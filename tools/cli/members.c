@@ -18,6 +18,8 @@
 #define HEARD_POLL_MS     100
 #define HEARD_TRIES       100
 #define SILENT_MS         3000  /* Not heard of for so long: taken for dead by `replace`. */
+#define MOMENT_MS         200   /* For so long: it may be dead. */
+#define HEARD_LOOKS       4     /* More than a moment. */
 #define MEMBER_TIMEOUT_MS 60000 /* New nodes have to catch up. */
 
 struct member {
@@ -98,16 +100,26 @@ static bool reached(const struct members *all, const Hf__Admin *admin)
     }
 }
 
+/* A promotion needs nodes that answer; a busy one may be silent for a moment. */
+static bool
+may_answer_yet(const struct cli *cli, const Hf__Admin *admin, const char *text, uint64_t began)
+{
+    return admin->what == HF__ADMIN__WHAT__MEMBER_PROMOTE &&
+           strstr(text, "does not answer") != NULL && began - cli_left_ms(cli) < SILENT_MS;
+}
+
 /* Ask for a change until it is done, refused, or time is up. */
 static int change(struct cli *cli, const Hf__Admin *admin, const char *what)
 {
     char text[300] = "";
+    uint64_t began = cli_left_ms(cli);
     for (;;) {
         struct members all;
         int status = cli_admin(cli, admin, NULL, NULL, text, sizeof text);
         if (status == 0)
             return EXIT_DONE;
-        bool unclear = status == -ECONNRESET || status == -ETIMEDOUT || status == -EBUSY;
+        bool unclear = status == -ECONNRESET || status == -ETIMEDOUT || status == -EBUSY ||
+                       may_answer_yet(cli, admin, text, began);
         if (!unclear || cli_left_ms(cli) == 0)
             return cli_fail_status(cli, status, what, text);
         if (get_members(cli, &all) == 0 && reached(&all, admin))
@@ -274,6 +286,23 @@ static bool wait_until_silent(struct cli *cli, uint64_t id)
     return false;
 }
 
+/* Is the node dead?  It is when it stays silent; it lives when it was heard of lately, again and
+ * again: a new leader counts the silence from its election. */
+static bool is_dead(struct cli *cli, uint64_t id)
+{
+    struct members all;
+    for (unsigned n_heard = 0; n_heard < HEARD_LOOKS && cli_left_ms(cli) > RETRY_MS;) {
+        if (get_members(cli, &all) == 0) {
+            uint64_t silent_ms = id == all.leader_id ? 0 : find(&all, id).silent_ms;
+            if (silent_ms > SILENT_MS)
+                return true;
+            n_heard = silent_ms <= MOMENT_MS ? n_heard + 1 : 0;
+        }
+        cli_sleep(cli, HEARD_POLL_MS);
+    }
+    return false;
+}
+
 /* The new node is where the old one was: two members can't have one address, so the old one must
  * go first.  It is dead, or the new one could not be there. */
 static int replace_in_place(struct cli *cli, uint64_t old_id, const struct member *fresh)
@@ -293,7 +322,8 @@ static int replace_in_place(struct cli *cli, uint64_t old_id, const struct membe
  *
  * The new one first catches up as a standby, which risks nothing.  If the old one is dead it is
  * removed before the promotion: with it still counted, the promotion would raise the majority to
- * a number that only just lives (3 of 4), and a failure of the new node would stop the cluster.
+ * a number that only just lives (3 of 4), and a failure of the new node would stop the cluster
+ * (the leader refuses it).
  * If the old one lives, the promotion comes first: at no time are there fewer voters than before.
  */
 static int replace_node(struct cli *cli, uint64_t old_id, const struct member *fresh)
@@ -308,9 +338,9 @@ static int replace_node(struct cli *cli, uint64_t old_id, const struct member *f
         return cli_fail(EXIT_REFUSED, "member replace: there is no node %" PRIu64, old_id);
     if (old.role == HF__MEMBER__ROLE__VOTER && !added && strcmp(old.raft, fresh->raft) == 0)
         return replace_in_place(cli, old_id, fresh);
-    bool dead = old.silent_ms > SILENT_MS && old_id != all.leader_id;
     int code = added ? EXIT_DONE : add_node(cli, fresh);
-    if (code == EXIT_DONE && old.role != -1 && dead)
+    bool dead = code == EXIT_DONE && old.role != -1 && is_dead(cli, old_id);
+    if (code == EXIT_DONE && dead)
         code = remove_node(cli, old_id);
     if (code == EXIT_DONE && (old.role == -1 || old.role == HF__MEMBER__ROLE__VOTER))
         code = promote_node(cli, fresh->id);
