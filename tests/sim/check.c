@@ -294,7 +294,7 @@ static void check_end_node(struct world *w, struct node *n, uint64_t applied_min
         world_fail(w, "lock table of node %u: %s", n->number + 1, broken);
 }
 
-static struct node *ready_leader(struct world *w)
+struct node *check_leader_ready(struct world *w)
 {
     struct node *best = NULL;
     for (unsigned i = 0; i < w->n_nodes; i++) {
@@ -309,7 +309,7 @@ static struct node *ready_leader(struct world *w)
 /* Some seconds after healing there is a leader that serves. */
 void check_ready(struct world *w)
 {
-    if (ready_leader(w) == NULL)
+    if (check_leader_ready(w) == NULL)
         world_fail(w, "no leader serves four seconds after healing");
 }
 
@@ -346,7 +346,7 @@ void check_end(struct world *w)
     }
     if (applied < w->acked_index)
         world_fail(w, "acknowledged index %llu is lost", (unsigned long long)w->acked_index);
-    const struct node *leader = ready_leader(w);
+    const struct node *leader = check_leader_ready(w);
     if (leader == NULL) {
         world_fail(w, "no leader serves in the end");
         return;
@@ -355,6 +355,8 @@ void check_end(struct world *w)
         if (is_member(leader, &w->nodes[i]))
             check_end_node(w, &w->nodes[i], applied);
     }
+    for (unsigned i = 0; i < w->n_nodes; i++)
+        w->n_replaced += w->nodes[i].refused && !is_member(leader, &w->nodes[i]);
     for (unsigned i = 0; i < w->n_clients; i++) {
         check_end_client(w, &w->clients[i], replica_table(leader->replica));
     }

@@ -1,10 +1,22 @@
-/* The virtual disk: an ordered queue of writes, each durable after its latency.  A crash keeps a
- * prefix of the queue.  Entries' bytes are taken from the replica's memory only when they become
- * durable, which is as long as the replica has to keep them. */
+/* The virtual disk: what node/store.h promises, without SQLite.
+ *
+ * An ordered queue of writes, each a transaction that is durable after its latency.  A crash keeps
+ * a prefix of the queue, and may tear the next one: parts of it are on the disk, but its last frame
+ * is not, or does not verify, so what opens the store drops all of it (store_wal.h).  A write that
+ * fails is the node's end (its next start is a recovery), and what waited behind it is lost.  Bits
+ * that change later are found by the checksums when the node starts, and when another is to install
+ * the image.
+ *
+ * What holds these promises in the product is tested for real: test_store_crash (power cut at every
+ * sector), test_store_damage, test_store_fault; case_damage, case_disk_full, case_failing_disk.
+ *
+ * Entries' bytes are taken from the replica's memory only when they become durable, which is as
+ * long as the replica has to keep them. */
 #include "tests/sim/sim.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 static uint64_t disk_latency_ns(struct node *n)
 {
@@ -30,13 +42,30 @@ void disk_submit(struct node *n,
         op->entries =
             w->n_entries > 0 ? xmemdup(w->entries, w->n_entries * sizeof *w->entries) : NULL;
     }
+    op->fails = n->disk_fails && type == DISK_WRITE;
+    n->disk_fails = n->disk_fails && !op->fails;
     op->done_ns = n->world->now_ns + disk_latency_ns(n);
+    if (op->done_ns < n->disk_stalls_until_ns)
+        op->done_ns = n->disk_stalls_until_ns;
     if (type != DISK_WRITE)
         op->done_ns += world_between(n->world, MS, 100 * MS);
     if (n->n_ops > 0 && n->ops[n->n_ops - 1].done_ns > op->done_ns)
         op->done_ns = n->ops[n->n_ops - 1].done_ns;
     world_event(n->world, EVENT_DISK, n->number, op->done_ns - n->world->now_ns);
     n->n_ops++;
+}
+
+static uint32_t entry_sum(const struct disk_entry *e)
+{
+    const uint64_t fixed[] = {e->index, e->term, e->type};
+    uint32_t sum = (uint32_t)crc32(0, (const void *)fixed, sizeof fixed);
+    return e->data.size > 0 ? (uint32_t)crc32_z(sum, e->data.data, e->data.size) : sum;
+}
+
+static uint32_t head_sum(const struct disk *d)
+{
+    const uint64_t fixed[] = {d->term, d->voted_for};
+    return (uint32_t)crc32(0, (const void *)fixed, sizeof fixed);
 }
 
 static void disk_entries_drop(struct disk *d, size_t from, size_t n)
@@ -63,6 +92,16 @@ static void disk_append(struct node *n, const struct replica_entry *e)
     struct disk_entry *out = &d->entries[d->n++];
     *out = (struct disk_entry){.index = e->index, .term = e->term, .type = e->type};
     buf_add(&out->data, e->data.data, e->data.size);
+    out->sum = entry_sum(out);
+}
+
+void disk_bootstrap(struct node *n)
+{
+    struct replica_entry e = {
+        .index = 1, .term = 1, .type = RAFT_CHANGE, .data = n->world->bootstrap};
+    disk_append(n, &e);
+    n->disk.term = 1;
+    n->disk.head_sum = head_sum(&n->disk);
 }
 
 static void disk_write(struct node *n, const struct disk_op *op)
@@ -74,6 +113,7 @@ static void disk_write(struct node *n, const struct disk_op *op)
             world_fail(n->world, "node %u stores an older term", n->number + 1);
         d->term = w->term;
         d->voted_for = w->voted_for;
+        d->head_sum = head_sum(d);
     }
     if (w->truncate_from != 0) {
         size_t keep = 0;
@@ -135,12 +175,26 @@ static void disk_report_image(struct node *n, enum disk_op_type type, uint64_t i
     check_installed(n, index);
 }
 
+/* A write failed: the node goes no further, until somebody has seen to its disk. */
+static void disk_failed(struct node *n)
+{
+    n->world->n_failed_writes++;
+    world_trace(n->world, "node %u: a write failed", n->number + 1);
+    node_crash(n, world_between(n->world, 50 * MS, 2500 * MS));
+}
+
 /* Writes that are done together are reported together. */
 void disk_event(struct node *n)
 {
     uint64_t ticket = 0;
     while (n->n_ops > 0 && n->ops[0].done_ns <= n->world->now_ns && !n->world->failed) {
         struct disk_op op = n->ops[0];
+        if (op.fails) {
+            if (ticket != 0)
+                replica_persisted(n->replica, node_clock_ns(n), ticket);
+            disk_failed(n);
+            return;
+        }
         memmove(n->ops, n->ops + 1, --n->n_ops * sizeof *n->ops);
         disk_commit(n, &op);
         enum disk_op_type type = op.type;
@@ -160,14 +214,24 @@ void disk_event(struct node *n)
     node_turn(n);
 }
 
+/* Parts of it are on the disk, and it is as if it had never been begun. */
+static void disk_tear(struct node *n, struct disk_op *op)
+{
+    n->world->n_torn += op->write.n_entries > 0 || op->write.set_vote;
+}
+
 /* Some of what was under way got through, in order. */
 void disk_crash(struct node *n)
 {
-    size_t done =
-        n->n_ops > 0 && world_chance(n->world, 600) ? world_below(n->world, n->n_ops + 1) : 0;
+    size_t limit = 0;
+    while (limit < n->n_ops && !n->ops[limit].fails)
+        limit++;
+    size_t done = limit > 0 && world_chance(n->world, 600) ? world_below(n->world, limit + 1) : 0;
     for (size_t i = 0; i < n->n_ops; i++) {
         if (i < done)
             disk_commit(n, &n->ops[i]);
+        else if (i == done && n->ops[i].type == DISK_WRITE)
+            disk_tear(n, &n->ops[i]);
         disk_op_free(&n->ops[i]);
     }
     n->n_ops = 0;
@@ -181,4 +245,80 @@ void disk_free(struct node *n)
     disk_entries_drop(&n->disk, 0, n->disk.n);
     free(n->disk.entries);
     sim_image_unref(n->disk.image);
+}
+
+/* ---- Damage ------------------------------------------------------------------------------ */
+
+bool disk_is_sound(const struct node *n)
+{
+    const struct disk *d = &n->disk;
+    if (d->head_sum != 0 && head_sum(d) != d->head_sum)
+        return false;
+    for (size_t i = 0; i < d->n; i++) {
+        if (entry_sum(&d->entries[i]) != d->entries[i].sum)
+            return false;
+    }
+    return d->image == NULL || sim_image_sum(d->image) == d->image->sum;
+}
+
+static void rot_bytes(struct world *w, void *data, size_t size)
+{
+    if (size > 0)
+        ((uint8_t *)data)[world_below(w, size)] ^= (uint8_t)(1u << world_below(w, 8));
+}
+
+/* A field of which something depends. */
+static void rot_row(struct world *w, struct lock_row *r)
+{
+    switch (r->type) {
+    case LOCK_ROW_META:
+        rot_bytes(w, &r->meta.next_token, sizeof r->meta.next_token);
+        break;
+    case LOCK_ROW_DIRECTORY:
+        rot_bytes(w, &r->directory.perm, sizeof r->directory.perm);
+        break;
+    case LOCK_ROW_SESSION:
+        rot_bytes(w, &r->session.deadline_ns, sizeof r->session.deadline_ns);
+        break;
+    case LOCK_ROW_RESULT:
+        rot_bytes(w, &r->result.result.token, sizeof r->result.result.token);
+        break;
+    case LOCK_ROW_HOLD:
+        if (world_chance(w, 500))
+            rot_bytes(w, &r->hold.deadline_ns, sizeof r->hold.deadline_ns);
+        else
+            rot_bytes(w, (void *)(uintptr_t)r->hold.owner.data, r->hold.owner.size);
+        break;
+    case LOCK_ROW_WAITER:
+        rot_bytes(w, &r->waiter.queue_number, sizeof r->waiter.queue_number);
+        break;
+    case LOCK_ROW_DELAY:
+        rot_bytes(w, &r->delay.until_ns, sizeof r->delay.until_ns);
+        break;
+    case LOCK_ROW_NODE:
+        rot_bytes(w, &r->node.node_id, sizeof r->node.node_id);
+        break;
+    }
+}
+
+void disk_rot(struct node *n)
+{
+    struct world *w = n->world;
+    struct disk *d = &n->disk;
+    w->n_rotten++;
+    world_trace(w, "node %u: its disk rots", n->number + 1);
+    if (d->image != NULL && world_chance(w, 400)) {
+        struct sim_image *copy = sim_image_copy(d->image); /* Others have theirs. */
+        sim_image_unref(d->image);
+        d->image = copy;
+        rot_row(w, &copy->rows[world_below(w, copy->n_rows)]);
+    } else if (d->n > 0 && world_chance(w, 900)) {
+        struct disk_entry *e = &d->entries[world_below(w, d->n)];
+        if (world_chance(w, 200))
+            rot_bytes(w, &e->term, sizeof e->term);
+        else
+            rot_bytes(w, e->data.data, e->data.size);
+    } else if (d->head_sum != 0) {
+        rot_bytes(w, &d->voted_for, sizeof d->voted_for);
+    }
 }

@@ -49,6 +49,22 @@ static void network_cut(struct world *w)
     world_trace(w, "network cut%s", one_way ? " one way" : "");
 }
 
+/* Two groups that only one node joins: each sees a majority with it, and not the other. */
+static void network_bridge(struct world *w)
+{
+    unsigned side[NODES_MAX];
+    const struct node *bridge = some_node(w);
+    network_open(w);
+    for (unsigned i = 0; i < w->n_nodes; i++)
+        side[i] = world_chance(w, 500) ? 1 : 2;
+    side[bridge->number] = 0;
+    for (unsigned i = 0; i < w->n_nodes; i++) {
+        for (unsigned j = 0; j < w->n_nodes; j++)
+            w->blocked[i][j] = side[i] + side[j] == 3;
+    }
+    world_trace(w, "network cut but for node %u", bridge->number + 1);
+}
+
 static void network_isolate(struct world *w, const struct node *n)
 {
     for (unsigned i = 0; i < w->n_nodes; i++) {
@@ -123,9 +139,30 @@ static void fault_snapshot(struct world *w)
     node_turn(n);
 }
 
-/* Clients that were away have missed something then, wherever they come back. */
+static void fault_disk(struct world *w, struct node *n)
+{
+    switch (world_below(w, 4)) {
+    case 0:
+        n->disk_fails = n->up;
+        break;
+    case 1:
+        n->disk_stalls_until_ns = w->now_ns + world_between(w, 100 * MS, 3000 * MS);
+        break;
+    default:
+        n->disk_slow_until_ns = w->now_ns + world_between(w, 100 * MS, 1500 * MS);
+        break;
+    }
+}
+
+/* Clients that were away have missed something then, wherever they come back.  Sometimes their next
+ * node is soon gone as well, with what they have asked it. */
 static void fault_events(struct world *w)
 {
+    if (world_chance(w, 300)) {
+        fault_crash(w, leader_node(w));
+        for (unsigned i = 0; i < w->n_voters; i++)
+            world_event(w, EVENT_CRASH, i, world_between(w, 250 * MS, 700 * MS));
+    }
     for (unsigned i = 0; i < w->n_nodes; i++) {
         if (w->nodes[i].up && w->nodes[i].serve != NULL)
             serve_forget_events(w->nodes[i].serve);
@@ -163,14 +200,17 @@ static void fault_member(struct world *w)
 void fault_next(struct world *w)
 {
     if (w->healed) {
-        if (w->now_ns >= w->heal_ns + 4000 * MS)
+        operator_step(w);
+        world_event(w, EVENT_FAULT, 0, 200 * MS);
+        if (w->now_ns >= w->heal_ns + 4000 * MS && w->now_ns < w->heal_ns + 4200 * MS)
             check_ready(w);
         return;
     }
     for (unsigned i = 0; i < 3; i++)
         fault_member(w);
     world_event(w, EVENT_FAULT, 0, world_between(w, 20 * MS, 900 * MS));
-    switch (world_below(w, 17)) {
+    operator_step(w);
+    switch (world_below(w, 19)) {
     case 0:
         fault_crash(w, some_node(w));
         break;
@@ -195,7 +235,7 @@ void fault_next(struct world *w)
         fault_pause(w, leader_node(w));
         break;
     case 8:
-        some_node(w)->disk_slow_until_ns = w->now_ns + world_between(w, 100 * MS, 1500 * MS);
+        fault_disk(w, some_node(w));
         break;
     case 9:
         network_weather(w);
@@ -218,6 +258,12 @@ void fault_next(struct world *w)
     case 16:
         fault_events(w);
         break;
+    case 17:
+        network_bridge(w);
+        break;
+    case 18:
+        operator_rot(w);
+        break;
     case 13:
         if (world_chance(w, 200)) {
             for (unsigned i = 0; i < w->n_nodes; i++)
@@ -236,10 +282,10 @@ void fault_heal(struct world *w)
     w->loss_permille = w->duplicate_permille = w->late_permille = 0;
     for (unsigned i = 0; i < w->n_nodes; i++) {
         struct node *n = &w->nodes[i];
-        n->disk_slow_until_ns = 0;
+        n->disk_slow_until_ns = n->disk_stalls_until_ns = 0;
+        n->disk_fails = false;
         if (!n->up)
             node_start(n);
     }
-    world_event(w, EVENT_FAULT, 0, 4000 * MS);
     world_trace(w, "healed");
 }

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 static struct bytes keep(struct sim_image *i, struct bytes b)
 {
@@ -51,14 +52,62 @@ static int image_visit(void *arg, const struct lock_row *row)
     return 0;
 }
 
-struct sim_image *sim_image_take(const struct lock_table *t, const struct replica_image *ident)
+static uint32_t sum_bytes(uint32_t sum, struct bytes b)
+{
+    return b.size > 0 ? (uint32_t)crc32_z(sum, b.data, b.size) : sum;
+}
+
+/* Rows as they lie in memory, so it is good for this copy of the image only. */
+uint32_t sim_image_sum(const struct sim_image *i)
+{
+    uint32_t sum = (uint32_t)crc32(0, NULL, 0);
+    for (size_t k = 0; k < i->n_rows; k++) {
+        const struct lock_row *r = &i->rows[k];
+        sum = sum_bytes(sum, bytes_of(r, sizeof *r));
+        switch (r->type) {
+        case LOCK_ROW_DIRECTORY:
+            sum = sum_bytes(sum, r->directory.path);
+            break;
+        case LOCK_ROW_SESSION:
+            sum = sum_bytes(sum, r->session.host);
+            break;
+        case LOCK_ROW_HOLD:
+            sum = sum_bytes(sum_bytes(sum, r->hold.path), r->hold.owner);
+            break;
+        case LOCK_ROW_WAITER:
+            sum = sum_bytes(sum, r->waiter.owner);
+            break;
+        default:
+            break;
+        }
+    }
+    return sum_bytes(sum, i->ident.conf);
+}
+
+static struct sim_image *image_new(const struct replica_image *ident)
 {
     struct sim_image *i = xcalloc(1, sizeof *i);
     i->n_refs = 1;
     arena_init(&i->arena);
     i->ident = *ident;
     i->ident.conf = keep(i, ident->conf);
+    return i;
+}
+
+struct sim_image *sim_image_copy(const struct sim_image *i)
+{
+    struct sim_image *copy = image_new(&i->ident);
+    for (size_t k = 0; k < i->n_rows; k++)
+        (void)image_visit(copy, &i->rows[k]);
+    copy->sum = sim_image_sum(copy);
+    return copy;
+}
+
+struct sim_image *sim_image_take(const struct lock_table *t, const struct replica_image *ident)
+{
+    struct sim_image *i = image_new(ident);
     (void)lock_export(t, image_visit, i); /* The visitor never fails. */
+    i->sum = sim_image_sum(i);
     return i;
 }
 

@@ -124,7 +124,8 @@ static bool arguments_parse(struct arguments *a, int argc, char **argv)
 
 struct totals {
     uint64_t seeds, events, entries, elections, crashes, images, snapshots, done, grants, reads,
-        changes, shared_slots, renamed;
+        changes, shared_slots, renamed, torn, failed_writes, rotten, refused, refused_images,
+        replaced;
     struct app_counts apps;
     struct mount_counts mounts;
 };
@@ -168,6 +169,12 @@ static void totals_add(struct totals *t, const struct world *w)
     t->snapshots += w->n_snapshots;
     t->changes += w->n_changes;
     t->shared_slots += w->n_shared_slots;
+    t->torn += w->n_torn;
+    t->failed_writes += w->n_failed_writes;
+    t->rotten += w->n_rotten;
+    t->refused += w->n_refused;
+    t->refused_images += w->n_refused_images;
+    t->replaced += w->n_replaced;
     for (unsigned i = 0; i < w->n_clients; i++) {
         t->done += w->clients[i].n_done;
         t->grants += w->clients[i].n_grants;
@@ -195,6 +202,12 @@ static void totals_print(const struct totals *t)
            (unsigned long long)t->images, (unsigned long long)t->changes,
            (unsigned long long)t->done, (unsigned long long)t->grants, (unsigned long long)t->reads,
            (unsigned long long)t->shared_slots, (unsigned long long)t->renamed);
+    printf(
+        "the disks: %llu torn writes, %llu failed ones, %llu rotten, %llu starts and %llu images "
+        "refused, %llu nodes replaced\n",
+        (unsigned long long)t->torn, (unsigned long long)t->failed_writes,
+        (unsigned long long)t->rotten, (unsigned long long)t->refused,
+        (unsigned long long)t->refused_images, (unsigned long long)t->replaced);
     printf("the client library: %llu answers, %llu grants, %llu reads, %llu asked to wait, %llu "
            "canceled, %llu out of time, %llu leases lost, %llu sessions lost, %llu resumed, %llu "
            "processes died\n",

@@ -285,10 +285,7 @@ static void node_bootstrap(struct node *n)
     d->entries = xcalloc(d->n_alloc, sizeof *d->entries);
     if (n->number >= n->world->n_voters)
         return; /* A spare node waits to be added. */
-    d->entries[0] = (struct disk_entry){.index = 1, .term = 1, .type = RAFT_CHANGE};
-    buf_add(&d->entries[0].data, n->world->bootstrap.data, n->world->bootstrap.size);
-    d->n = 1;
-    d->term = 1;
+    disk_bootstrap(n);
 }
 
 void node_start(struct node *n)
@@ -301,6 +298,12 @@ void node_start(struct node *n)
     if (n->disk.entries == NULL) {
         node_bootstrap(n);
         stored.term = n->disk.term;
+    }
+    n->refused = !disk_is_sound(n);
+    if (n->refused) {
+        w->n_refused++;
+        world_trace(w, "node %u: its disk is damaged", n->number + 1);
+        return;
     }
     struct replica_entry *entries = xcalloc(n->disk.n + 1, sizeof *entries);
     for (size_t i = 0; i < n->disk.n; i++) {
@@ -407,6 +410,10 @@ static void node_image(struct node *n, struct event *e)
 {
     struct world *w = n->world;
     bool delivered = !w->blocked[e->a][n->number] && !world_chance(w, w->healed ? 0 : 150);
+    if (delivered && sim_image_sum(e->image) != e->image->sum) {
+        w->n_refused_images++;
+        delivered = false;
+    }
     if (delivered && n->incoming == NULL) {
         n->incoming = sim_image_ref(e->image);
         if (!replica_receive_image(n->replica, node_clock_ns(n), e->a + 1, e->b,

@@ -66,17 +66,20 @@ struct sim_image {
     struct lock_row *rows;
     size_t n_rows, n_alloc;
     struct arena arena;
+    uint32_t sum; /* Of all of it, as the tables' and the meta's checksums of a real one. */
 };
 
 struct disk_entry {
     uint64_t index, term;
     uint32_t type;
+    uint32_t sum; /* Of the row, as it was written. */
     struct buf data;
 };
 
 /* What would survive a crash. */
 struct disk {
     uint64_t term, voted_for;
+    uint32_t head_sum; /* Of these two, as they were written. */
     struct disk_entry *entries;
     size_t n, n_alloc;
     struct sim_image *image; /* NULL = none. */
@@ -86,6 +89,7 @@ enum disk_op_type { DISK_WRITE, DISK_SNAPSHOT, DISK_INSTALL };
 
 struct disk_op {
     enum disk_op_type type;
+    bool fails; /* The disk refuses it. */
     uint64_t done_ns;
     struct replica_write write;    /* Entries' data is the replica's until it is reported. */
     struct replica_entry *entries; /* Owned copy of the array. */
@@ -117,7 +121,11 @@ struct node {
     struct disk_op *ops;
     size_t n_ops, n_ops_alloc;
     uint64_t disk_slow_until_ns;
-    struct sim_image *incoming; /* Being received or installed. */
+    uint64_t disk_stalls_until_ns; /* Nothing is done before that. */
+    bool disk_fails;               /* The next write does. */
+    bool refused;                  /* It does not start: its disk is damaged. */
+    unsigned heir;                 /* Then: the number of the node that replaces it, + 1. */
+    struct sim_image *incoming;    /* Being received or installed. */
     struct open_request *open;
     size_t n_open;
     uint64_t applied_seen;
@@ -203,6 +211,8 @@ struct options {
     bool members;   /* Change the membership, with two spare nodes. */
 };
 
+#define SPARES 2
+
 struct world {
     struct options options;
     struct random random;
@@ -213,6 +223,8 @@ struct world {
     struct node nodes[NODES_MAX];
     unsigned n_nodes;  /* Of the first configuration, and spare ones. */
     unsigned n_voters; /* Of the first configuration. */
+    bool rots;         /* Disks are damaged; spare nodes are there to replace their nodes. */
+    unsigned n_heirs;  /* Spare nodes in use. */
     struct client clients[CLIENTS_MAX];
     unsigned n_clients;
     struct bytes bootstrap;
@@ -241,6 +253,7 @@ struct world {
     uint64_t n_shared_slots; /* Beliefs in a slot beside another's. */
     uint64_t n_events, n_crashes, n_elections, n_images, n_snapshots, n_transfers, n_entries,
         n_changes;
+    uint64_t n_torn, n_failed_writes, n_rotten, n_refused, n_refused_images, n_replaced;
 };
 
 /* world.c */
@@ -252,6 +265,8 @@ void world_free(struct world *w);
 
 /* image.c */
 struct sim_image *sim_image_take(const struct lock_table *t, const struct replica_image *ident);
+struct sim_image *sim_image_copy(const struct sim_image *i);
+uint32_t sim_image_sum(const struct sim_image *i);
 struct sim_image *sim_image_ref(struct sim_image *i);
 void sim_image_unref(struct sim_image *i);
 struct lock_table *sim_image_load(const struct sim_image *i); /* NULL: it can't be restored. */
@@ -263,6 +278,11 @@ void disk_submit(struct node *n,
                  struct sim_image *image);
 void disk_event(struct node *n);
 void disk_crash(struct node *n);
+void disk_bootstrap(struct node *n);
+/* What opening the store finds: is everything as it was written, and whole? */
+bool disk_is_sound(const struct node *n);
+/* One bit of what is stored changes. */
+void disk_rot(struct node *n);
 void disk_free(struct node *n);
 
 /* node.c */
@@ -288,6 +308,12 @@ uint64_t client_clock_ns(const struct world *w, const struct client *c);
 void fault_next(struct world *w);
 void fault_heal(struct world *w);
 
+/* operator.c */
+/* Damage a disk, if the cluster can spare its node. */
+void operator_rot(struct world *w);
+/* The next steps of replacing nodes that do not start any more. */
+void operator_step(struct world *w);
+
 /* check.c */
 void check_applied(struct node *n, uint64_t index, uint64_t term, struct bytes data);
 void check_installed(struct node *n, uint64_t index);
@@ -298,6 +324,7 @@ void check_belief(struct world *w, const struct client *c, unsigned path);
 void check_acked_hold(struct world *w, uint64_t token, uint64_t deadline_ns);
 void check_acked_session(struct world *w, uint64_t session_id, uint64_t deadline_ns);
 void check_ready(struct world *w);
+struct node *check_leader_ready(struct world *w); /* NULL: none. */
 void check_end(struct world *w);
 void check_free(struct world *w);
 

@@ -207,7 +207,8 @@ static void world_init(struct world *w, const struct options *o)
     w->random.state = o->seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     w->now_ns = 1000 * MS;
     w->n_voters = o->nodes != 0 ? o->nodes : world_chance(w, 700) ? 3 : 5;
-    w->n_nodes = w->n_voters + (o->members ? 2 : 0);
+    w->rots = !o->members && w->n_voters >= 3 && world_chance(w, 300);
+    w->n_nodes = w->n_voters + (o->members || w->rots ? SPARES : 0);
     w->n_clients = (unsigned)world_between(w, 4, CLIENTS_MAX);
     world_members(w);
     unsigned kinds = (unsigned)world_below(w, 3);
