@@ -181,7 +181,8 @@ bool trace_state_parse(struct bytes tracestate, char out[TRACE_STATE_BYTES_MAX +
     for (unsigned i = 0; i < n; i++) {
         if (i > 0)
             out[at++] = ',';
-        memcpy(out + at, list[i].whole.data, list[i].whole.size);
+        if (list[i].whole.size > 0) /* Always: for the analyzer. */
+            memcpy(out + at, list[i].whole.data, list[i].whole.size);
         at += list[i].whole.size;
     }
     out[at] = '\0';
