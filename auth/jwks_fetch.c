@@ -32,16 +32,11 @@ bool jwks_location_is_url(const char *location)
 static bool host_is_loopback(CURLU *url)
 {
     char *host = NULL;
-    struct address a = {.port = 1};
     if (curl_url_get(url, CURLUPART_HOST, &host, 0) != CURLUE_OK)
         return false;
-    const char *start = host + (host[0] == '[');
-    size_t size = strcspn(start, "]");
-    bool fits = size <= ADDRESS_HOST_BYTES_MAX;
-    if (fits)
-        memcpy(a.host, start, size);
+    bool loopback = address_host_is_loopback(host);
     curl_free(host);
-    return fits && address_is_loopback(&a);
+    return loopback;
 }
 
 int jwks_location_check(const char *location, const char **ret_sentence)

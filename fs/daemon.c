@@ -64,15 +64,13 @@ static void fail(struct daemon *d, const char *format, ...) __attribute__((forma
 
 static void fail(struct daemon *d, const char *format, ...)
 {
-    struct buf text = BUF_INIT;
     va_list args;
     va_start(args, format);
-    buf_vprintf(&text, format, args);
+    char *sentence = xvasprintf(format, args);
     va_end(args);
-    buf_add(&text, "", 1);
-    LOG_ERROR("mount failed", "reason=%s", log_quote(bytes_str((char *)text.data)));
-    tell(d, (char *)text.data);
-    buf_deinit(&text);
+    LOG_ERROR("mount failed", "reason=%s", log_quote(bytes_str(sentence)));
+    tell(d, sentence);
+    free(sentence);
     d->status = DAEMON_EXIT_MOUNT;
     daemon_stop(d);
 }
@@ -129,19 +127,6 @@ static void daemon_stop(struct daemon *d)
         on_client_closed(d);
 }
 
-static char *sentence_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static char *sentence_of(const char *format, ...)
-{
-    struct buf text = BUF_INIT;
-    va_list args;
-    va_start(args, format);
-    buf_vprintf(&text, format, args);
-    va_end(args);
-    buf_add(&text, "", 1);
-    return (char *)text.data;
-}
-
 /* The cluster would refuse a mount that is not the one which its certificate names. */
 static int check_tls(const struct daemon *d, const struct tls_context *tls, char **ret_sentence)
 {
@@ -149,14 +134,14 @@ static int check_tls(const struct daemon *d, const struct tls_context *tls, char
     const char *asked = d->config->options->host;
     const struct identity *before = d->tls != NULL ? tls_context_identity(d->tls) : NULL;
     if (before != NULL && (before->kind != own->kind || strcmp(before->name, own->name) != 0)) {
-        *ret_sentence = sentence_of("%s/tls.crt is that of %s/%s now; this mount began as %s/%s",
-                                    d->config->tls, identity_kind_name(own->kind), own->name,
-                                    identity_kind_name(before->kind), before->name);
+        *ret_sentence = xasprintf("%s/tls.crt is that of %s/%s now; this mount began as %s/%s",
+                                  d->config->tls, identity_kind_name(own->kind), own->name,
+                                  identity_kind_name(before->kind), before->name);
         return -EINVAL;
     }
     if (asked != NULL && own->kind == IDENTITY_MOUNT && strcmp(asked, own->name) != 0) {
-        *ret_sentence = sentence_of("%s/tls.crt is that of mount/%s; it can't speak for host=%s",
-                                    d->config->tls, own->name, asked);
+        *ret_sentence = xasprintf("%s/tls.crt is that of mount/%s; it can't speak for host=%s",
+                                  d->config->tls, own->name, asked);
         return -EINVAL;
     }
     return tls_context_check_time(tls, (int64_t)(clock_wall_ns(clock_system()) / NS_PER_S),
@@ -471,7 +456,7 @@ static int open_spans(struct daemon *d, char **ret_sentence)
         d->spans = config.spans;
     } else {
         spans_free(config.spans);
-        *ret_sentence = sentence_of("otlp=%s", why);
+        *ret_sentence = xasprintf("otlp=%s", why);
         free(why);
     }
     return r;

@@ -56,13 +56,10 @@ static int refuse(char **ret_sentence, const char *format, ...)
 
 static int refuse(char **ret_sentence, const char *format, ...)
 {
-    struct buf text = BUF_INIT;
     va_list args;
     va_start(args, format);
-    buf_vprintf(&text, format, args);
+    *ret_sentence = xvasprintf(format, args);
     va_end(args);
-    buf_add(&text, "", 1);
-    *ret_sentence = (char *)text.data;
     return -EINVAL;
 }
 

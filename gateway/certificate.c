@@ -32,8 +32,7 @@ static void pair_free(struct pair *p)
 
 static int fail(char **ret_sentence, const char *file, int rv)
 {
-    if (asprintf(ret_sentence, "%s: %s", file, gnutls_strerror(rv)) < 0)
-        *ret_sentence = NULL;
+    *ret_sentence = xasprintf("%s: %s", file, gnutls_strerror(rv));
     return rv == GNUTLS_E_FILE_ERROR ? -ENOENT : -EINVAL;
 }
 

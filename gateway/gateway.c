@@ -150,9 +150,9 @@ int gateway_start(struct gateway *gw, char **ret_sentence)
         config.tls = gw->tls;
         config.spans = gw->spans;
         rv = client_new(&config, &gw->client);
-        if (rv == -EINVAL && asprintf(ret_sentence, "'%s' is no list of addresses: HOST:PORT,...",
-                                      gw->options->cluster) < 0)
-            *ret_sentence = NULL;
+        if (rv == -EINVAL)
+            *ret_sentence =
+                xasprintf("'%s' is no list of addresses: HOST:PORT,...", gw->options->cluster);
     }
     if (rv < 0)
         return rv;

@@ -198,19 +198,6 @@ static void on_sweep(uv_timer_t *timer)
 
 /* ---- Beginning and end ----------------------------------------------------------------- */
 
-static int fail(char **ret_sentence, int rv, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static int fail(char **ret_sentence, int rv, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    if (vasprintf(ret_sentence, format, args) < 0)
-        *ret_sentence = NULL;
-    va_end(args);
-    return rv;
-}
-
 /* As many connections as asked for, or as there can be. */
 static unsigned connections_max(unsigned wanted)
 {
@@ -242,17 +229,20 @@ static int start_mhd(struct server *s, const struct options *o, char **ret_sente
         s, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, s,
         MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_ARRAY,
         tls, MHD_OPTION_END);
-    if (s->mhd == NULL)
-        return fail(ret_sentence, -EIO, "libmicrohttpd could not start");
-    return 0;
+    if (s->mhd != NULL)
+        return 0;
+    *ret_sentence = xstrdup("libmicrohttpd could not start");
+    return -EIO;
 }
 
 static int start_handles(struct server *s, char **ret_sentence)
 {
     uv_loop_t *loop = s->gw->loop;
     int rv = http_loop_start(&s->http, loop, s->mhd);
-    if (rv < 0)
-        return fail(ret_sentence, rv, "libmicrohttpd has no epoll: %s", uv_strerror(rv));
+    if (rv < 0) {
+        *ret_sentence = xasprintf("libmicrohttpd has no epoll: %s", uv_strerror(rv));
+        return rv;
+    }
     (void)uv_timer_init(loop, &s->sweep); /* These can't fail. */
     s->sweep.data = s;
     (void)uv_timer_start(&s->sweep, on_sweep, SWEEP_MS, SWEEP_MS);

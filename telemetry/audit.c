@@ -326,8 +326,7 @@ static void audit_free(struct audit *a)
 
 static int fail(struct audit *a, int rv, const char *file, char **ret_sentence)
 {
-    if (asprintf(ret_sentence, "audit file %s: %s", file, strerror(-rv)) < 0)
-        *ret_sentence = NULL;
+    *ret_sentence = xasprintf("audit file %s: %s", file, strerror(-rv));
     audit_free(a);
     return rv;
 }

@@ -337,8 +337,7 @@ int endpoint_open(const struct endpoint_config *config,
     }
     int rv = start(e, fd);
     if (rv < 0) {
-        if (asprintf(ret_sentence, "libmicrohttpd could not start: %s", uv_strerror(rv)) < 0)
-            *ret_sentence = NULL;
+        *ret_sentence = xasprintf("libmicrohttpd could not start: %s", uv_strerror(rv));
         free(e);
         return rv;
     }

@@ -1,5 +1,7 @@
 #include "telemetry/http_loop.h"
 
+#include "raftstore/base/buf.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -13,19 +15,6 @@
 #define BACKLOG 1024
 
 /* ---- Listening ------------------------------------------------------------------------- */
-
-static int fail(char **ret_sentence, int rv, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static int fail(char **ret_sentence, int rv, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    if (vasprintf(ret_sentence, format, args) < 0)
-        *ret_sentence = NULL;
-    va_end(args);
-    return rv;
-}
 
 static bool is_loopback(const struct sockaddr *sa)
 {
@@ -88,18 +77,21 @@ int http_listen(const struct address *address,
     (void)snprintf(port, sizeof port, "%u", address->port);
     (void)address_format(address, ret_address, 300);
     int rv = getaddrinfo(address->host, port, &hints, &list);
-    if (rv != 0)
-        return fail(ret_sentence, -EADDRNOTAVAIL, "%s: %s", ret_address, gai_strerror(rv));
+    if (rv != 0) {
+        *ret_sentence = xasprintf("%s: %s", ret_address, gai_strerror(rv));
+        return -EADDRNOTAVAIL;
+    }
     int fd = listen_list(list, insecure);
     freeaddrinfo(list);
-    if (fd == -EPERM && !insecure)
-        return fail(ret_sentence, fd,
-                    "%s is reachable from other machines, and what is said there is not "
-                    "encrypted: use a loopback address, or allow it with %s",
-                    ret_address, remedy);
-    if (fd < 0)
-        return fail(ret_sentence, fd, "can't listen at %s: %s", ret_address, strerror(-fd));
-    address_bound(fd, address, ret_address);
+    if (fd >= 0)
+        address_bound(fd, address, ret_address);
+    else if (fd == -EPERM && !insecure)
+        *ret_sentence =
+            xasprintf("%s is reachable from other machines, and what is said there is not "
+                      "encrypted: use a loopback address, or allow it with %s",
+                      ret_address, remedy);
+    else
+        *ret_sentence = xasprintf("can't listen at %s: %s", ret_address, strerror(-fd));
     return fd;
 }
 

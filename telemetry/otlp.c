@@ -52,16 +52,11 @@ static uint64_t now_ns(void)
 static bool host_is_loopback(CURLU *url)
 {
     char *host = NULL;
-    struct address a = {.port = 1};
     if (curl_url_get(url, CURLUPART_HOST, &host, 0) != CURLUE_OK)
         return false;
-    const char *start = host + (host[0] == '[');
-    size_t size = strcspn(start, "]");
-    bool fits = size <= ADDRESS_HOST_BYTES_MAX;
-    if (fits)
-        memcpy(a.host, start, size);
+    bool loopback = address_host_is_loopback(host);
     curl_free(host);
-    return fits && address_is_loopback(&a);
+    return loopback;
 }
 
 /* Return: owned; NULL: *ret_sentence says what is wrong. */
@@ -305,8 +300,7 @@ int otlp_start(const struct otlp_config *config, struct otlp **ret, char **ret_s
         abort(); /* Out of memory. */
     char *url = whole_url(config->url, config->insecure, &wrong);
     if (url == NULL) {
-        if (asprintf(ret_sentence, "%s: %s", config->url, wrong) < 0)
-            *ret_sentence = NULL;
+        *ret_sentence = xasprintf("%s: %s", config->url, wrong);
         return -EINVAL;
     }
     struct otlp *o = xcalloc(1, sizeof *o);
@@ -326,8 +320,7 @@ int otlp_start(const struct otlp_config *config, struct otlp **ret, char **ret_s
     int rv = -pthread_create(&o->thread, NULL, run, o);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rv < 0) {
-        if (asprintf(ret_sentence, "no thread for %s: %s", config->url, strerror(-rv)) < 0)
-            *ret_sentence = NULL;
+        *ret_sentence = xasprintf("no thread for %s: %s", config->url, strerror(-rv));
         otlp_free(o);
         return rv;
     }

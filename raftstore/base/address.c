@@ -75,3 +75,14 @@ bool address_is_loopback(const struct address *a)
         return (ntohl(v4.s_addr) >> 24) == 127;
     return inet_pton(AF_INET6, a->host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
+
+bool address_host_is_loopback(const char *host)
+{
+    struct address a = {.port = 1};
+    const char *start = host + (host[0] == '[');
+    size_t size = strcspn(start, "]");
+    if (size > ADDRESS_HOST_BYTES_MAX)
+        return false;
+    memcpy(a.host, start, size);
+    return address_is_loopback(&a);
+}

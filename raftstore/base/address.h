@@ -29,4 +29,7 @@ char *address_format(const struct address *a, char *out, unsigned size);
 /* Is it sure never to leave this machine: a Unix socket, "localhost", 127.0.0.0/8 or ::1? */
 bool address_is_loopback(const struct address *a);
 
+/* The same of a URL's host: a name or an address, IPv6 with or without its brackets. */
+bool address_host_is_loopback(const char *host);
+
 #endif

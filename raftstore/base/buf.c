@@ -105,3 +105,20 @@ void buf_consume(struct buf *b, size_t size)
     memmove(b->data, b->data + size, b->size - size);
     b->size -= size;
 }
+
+char *xvasprintf(const char *format, va_list args)
+{
+    struct buf text = BUF_INIT;
+    buf_vprintf(&text, format, args);
+    buf_add(&text, "", 1);
+    return (char *)text.data;
+}
+
+char *xasprintf(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    char *text = xvasprintf(format, args);
+    va_end(args);
+    return text;
+}

@@ -46,4 +46,8 @@ void *xrealloc(void *old, size_t size);
 char *xstrdup(const char *s);
 void *xmemdup(const void *data, size_t size);
 
+/* Formatted text with its NUL, to be freed; out of memory ends the process, too. */
+char *xasprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+char *xvasprintf(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
+
 #endif

@@ -38,6 +38,11 @@ int image_read(const char *path,
                struct replica_image *ret_image,
                char **ret_sentence);
 
+/* Read a whole file, and see that it is the image which was told: same index, term and members.
+ *
+ * Return: 0; -EBADMSG damaged or another one; negative errno, with a malloc()ed sentence. */
+int image_check(const char *path, const struct replica_image *told, char **ret_sentence);
+
 /* The same as bytes in memory, for the simulator: malloc()ed, the caller frees. */
 int image_write_bytes(const struct lock_table *table,
                       const struct replica_image *image,

@@ -122,7 +122,7 @@ static int read_table(struct reader *r, unsigned i)
     const struct image_table *t = &image_tables[i];
     struct image_cursor c = {.version = r->version};
     int n_columns = t->n_columns[r->version - 1];
-    char *sql = sentence_printf("SELECT * FROM %s ORDER BY rowid", t->name);
+    char *sql = xasprintf("SELECT * FROM %s ORDER BY rowid", t->name);
     int error = sql_prepare(r->db, r->path, sql, &c.stmt, &r->sentence);
     free(sql);
     if (error == 0 && sqlite3_column_count(c.stmt) != n_columns)
@@ -181,6 +181,23 @@ int image_read(const char *path,
     if (error != 0)
         *ret_sentence = r.sentence;
     return error;
+}
+
+int image_check(const char *path, const struct replica_image *told, char **ret_sentence)
+{
+    struct lock_table *table;
+    struct replica_image image;
+    int rv = image_read(path, &table, &image, ret_sentence);
+    if (rv < 0)
+        return rv;
+    bool same = image.index == told->index && image.term == told->term &&
+                image.conf_index == told->conf_index && bytes_equal(image.conf, told->conf);
+    lock_table_free(table);
+    free((void *)(uintptr_t)image.conf.data);
+    if (same)
+        return 0;
+    *ret_sentence = xstrdup("the image is not the one that was announced");
+    return -EBADMSG;
 }
 
 int image_read_bytes(struct bytes in,

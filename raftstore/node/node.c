@@ -19,15 +19,12 @@ static void node_close(struct node *n);
 
 void node_fail(struct node *n, const char *format, ...)
 {
-    struct buf b = BUF_INIT;
     va_list args;
     if (n->failure != NULL)
         return;
     va_start(args, format);
-    buf_vprintf(&b, format, args);
+    n->failure = xvasprintf(format, args);
     va_end(args);
-    buf_add(&b, "", 1);
-    n->failure = (char *)b.data;
     LOG_ERROR("this node can't go on", "why=%s", log_quote(bytes_str(n->failure)));
     if (n->started && !n->closing)
         node_wake(n);
@@ -147,19 +144,6 @@ static const struct node_member *own_member(const struct node_config *config)
     return NULL;
 }
 
-static char *sentence(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static char *sentence(const char *format, ...)
-{
-    struct buf b = BUF_INIT;
-    va_list args;
-    va_start(args, format);
-    buf_vprintf(&b, format, args);
-    va_end(args);
-    buf_add(&b, "", 1);
-    return (char *)b.data;
-}
-
 static void member_text(const struct node_member *m, char *out, size_t size)
 {
     char raft[300], client[300];
@@ -205,9 +189,9 @@ static int plan_fresh(struct node *n,
         return 0;
     *ret_first = (struct replica_entry){.index = 1, .term = 1, .type = RAFT_CHANGE};
     if (bootstrap_entry(&n->config, &ret_first->data) < 0) {
-        *ret_sentence = sentence("a cluster starts with 1, 3, 5 or 7 members whose ids and "
-                                 "addresses all differ (%u were given)",
-                                 n->config.n_members);
+        *ret_sentence = xasprintf("a cluster starts with 1, 3, 5 or 7 members whose ids and "
+                                  "addresses all differ (%u were given)",
+                                  n->config.n_members);
         return -EINVAL;
     }
     uint64_t digest = checksum_add(0, ret_first->data.data, ret_first->data.size);
@@ -252,8 +236,8 @@ static int restore(struct node *n, const struct store_loaded *loaded, char **ret
     if (loaded->image.index != 0 &&
         (image.index != loaded->image.index || image.term != loaded->image.term)) {
         *ret_sentence =
-            sentence("%s is not the snapshot that this node's meta.db names: %s",
-                     loaded->image_path, "remove this member and add it again under a new id");
+            xasprintf("%s is not the snapshot that this node's meta.db names: %s",
+                      loaded->image_path, "remove this member and add it again under a new id");
         rv = -EBADMSG;
     }
     free((void *)(uintptr_t)image.conf.data);
@@ -280,9 +264,9 @@ static int restore(struct node *n, const struct store_loaded *loaded, char **ret
     if (rv == 0) {
         rv = replica_new(&config, &stored, clock_mono_ns(clock_system()), &n->replica);
         if (rv < 0)
-            *ret_sentence = sentence("what is stored in %s contradicts itself: remove this member "
-                                     "and add it again under a new id",
-                                     n->data);
+            *ret_sentence = xasprintf("what is stored in %s contradicts itself: remove this member "
+                                      "and add it again under a new id",
+                                      n->data);
         rv = rv == -EINVAL ? -EBADMSG : rv;
     }
     if (rv < 0)
@@ -301,8 +285,8 @@ static int open_store(struct node *n, const struct store_loaded **ret_loaded, ch
     if (rv < 0 || (*ret_loaded)->fresh || (*ret_loaded)->node_id == n->config.id)
         return rv;
     *ret_sentence =
-        sentence("%s is the data directory of node %llu, not of node %llu", n->data,
-                 (unsigned long long)(*ret_loaded)->node_id, (unsigned long long)n->config.id);
+        xasprintf("%s is the data directory of node %llu, not of node %llu", n->data,
+                  (unsigned long long)(*ret_loaded)->node_id, (unsigned long long)n->config.id);
     return -EBADMSG;
 }
 
@@ -417,7 +401,7 @@ int node_start(const struct node_config *config, struct node **ret_node, char **
     *ret_sentence = NULL;
     if (own == NULL) {
         *ret_sentence =
-            sentence("node %llu is not among the members", (unsigned long long)config->id);
+            xasprintf("node %llu is not among the members", (unsigned long long)config->id);
         return -EINVAL;
     }
     struct node *n = node_new(config, own);

@@ -278,24 +278,6 @@ static bool peer_image_wanted(void *arg, uint64_t from, uint64_t index, char *re
     return true;
 }
 
-/* In the worker pool: an image is read in full before the log that it replaces is dropped. */
-static int peer_image_check(const char *path, const struct replica_image *told, char **ret_sentence)
-{
-    struct lock_table *table;
-    struct replica_image image;
-    int rv = image_read(path, &table, &image, ret_sentence);
-    if (rv < 0)
-        return rv;
-    bool same = image.index == told->index && image.term == told->term &&
-                image.conf_index == told->conf_index && bytes_equal(image.conf, told->conf);
-    lock_table_free(table);
-    free((void *)(uintptr_t)image.conf.data);
-    if (same)
-        return 0;
-    *ret_sentence = xstrdup("the image is not the one that was announced");
-    return -EBADMSG;
-}
-
 static void install_clear(struct node *n)
 {
     image_clear(&n->install.image);
@@ -381,7 +363,7 @@ struct peers_config node_peers_config(struct node *n, uint64_t incarnation, uint
         .link_changed = peer_link_changed,
         .wiped = peer_wiped,
         .image_wanted = peer_image_wanted,
-        .image_check = peer_image_check,
+        .image_check = image_check, /* Before the log that it replaces is dropped. */
         .image_received = peer_image_received,
         .image_sent = peer_image_sent,
     };

@@ -92,14 +92,14 @@ static void do_snapshot(struct shadow *s, struct job *j)
     struct lock_digest d = lock_digest(s->table);
     if (s->broken != 0) {
         j->status = s->broken;
-        j->sentence = sentence_printf(
+        j->sentence = xasprintf(
             "%s: the snapshot is not taken: an entry before it can't be applied", j->path);
     } else if (d.lo != j->expected.lo || d.hi != j->expected.hi) {
         j->status = -EILSEQ;
-        j->sentence = sentence_printf("%s: the snapshot is not taken: at index %llu the shadow's "
-                                      "state differs from the node's; replace this node: see "
-                                      "README, Reseed a node",
-                                      j->path, (unsigned long long)j->image.index);
+        j->sentence = xasprintf("%s: the snapshot is not taken: at index %llu the shadow's "
+                                "state differs from the node's; replace this node: see "
+                                "README, Reseed a node",
+                                j->path, (unsigned long long)j->image.index);
     } else {
         j->status = image_write_until(j->path, s->table, &j->image, j->wall_offset_ns, &s->stop,
                                       &j->sentence);

@@ -17,17 +17,17 @@
 
 char *files_path(const char *directory, const char *name)
 {
-    return sentence_printf("%s/%s", directory, name);
+    return xasprintf("%s/%s", directory, name);
 }
 
 char *files_log_path(const char *directory, uint64_t seq)
 {
-    return sentence_printf("%s/log-%08" PRIu64 ".db", directory, seq);
+    return xasprintf("%s/log-%08" PRIu64 ".db", directory, seq);
 }
 
 char *files_snapshot_path(const char *directory, uint64_t index)
 {
-    return sentence_printf("%s/snapshot-%" PRIu64 ".db", directory, index);
+    return xasprintf("%s/snapshot-%" PRIu64 ".db", directory, index);
 }
 
 int files_lock_directory(const char *directory, int *ret_fd, char **ret_sentence)
@@ -80,7 +80,7 @@ int files_remove_database(const char *path, char **ret_sentence)
 {
     static const char *const suffixes[] = {"-wal", "-shm", "-journal", ""};
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-        char *name = sentence_printf("%s%s", path, suffixes[i]);
+        char *name = xasprintf("%s%s", path, suffixes[i]);
         int error = files_remove(name, ret_sentence);
         free(name);
         if (error != 0)

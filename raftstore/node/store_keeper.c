@@ -37,7 +37,7 @@ static int put_away_wal(struct store *s, const char *wal, char **ret_sentence)
 
 int keeper_seal(struct store *s, struct log_file *f, char **ret_sentence)
 {
-    char *wal = sentence_printf("%s-wal", f->path);
+    char *wal = xasprintf("%s-wal", f->path);
     int error = log_checkpoint(f, ret_sentence);
     if (error == 0) {
         struct meta_file *m = meta_file(&s->meta, f->head.seq);

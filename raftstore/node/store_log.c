@@ -83,7 +83,7 @@ static int make_database(const char *path, char **ret_sentence)
         error = sql_open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, ret_sentence);
     if (error != 0)
         return error;
-    char *sql = sentence_printf(
+    char *sql = xasprintf(
         "PRAGMA locking_mode=EXCLUSIVE; PRAGMA page_size=%u; PRAGMA journal_mode=OFF;"
         "PRAGMA synchronous=FULL; PRAGMA application_id=%d; PRAGMA user_version=%d; BEGIN;"
         "CREATE TABLE head(id INTEGER PRIMARY KEY, seq INTEGER, incarnation INTEGER,"
@@ -152,7 +152,7 @@ int log_prepare(const char *directory,
                 char **ret_sentence)
 {
     struct log_file *f = log_new(directory, seq, incarnation, wal_bytes);
-    char *wal = sentence_printf("%s-wal", f->path);
+    char *wal = xasprintf("%s-wal", f->path);
     int error = make_database(f->path, ret_sentence);
     if (error == 0)
         error = files_make_wal(wal, spare, wal_bytes, ret_sentence);
@@ -296,7 +296,7 @@ int log_recover(const char *directory,
                 char **ret_sentence)
 {
     struct log_file *f = log_new(directory, seq, incarnation, wal_bytes);
-    char *wal = sentence_printf("%s-wal", f->path);
+    char *wal = xasprintf("%s-wal", f->path);
     struct wal_audit audit;
     int error = 0;
     if (!files_exist(f->path))
@@ -333,7 +333,7 @@ int log_open_sealed(const char *directory,
                     char **ret_sentence)
 {
     struct log_file *f = log_new(directory, seq, incarnation, WAL_HEADER_BYTES);
-    char *wal = sentence_printf("%s-wal", f->path);
+    char *wal = xasprintf("%s-wal", f->path);
     int error = 0;
     if (!files_exist(f->path))
         error = fail_damaged(ret_sentence, f->path, "the file is missing");

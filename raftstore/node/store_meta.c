@@ -189,8 +189,8 @@ int meta_create(const char *directory, const struct meta *m, char **ret_sentence
     if (error == 0)
         error = sql_exec(made.db, temporary, schema, ret_sentence);
     if (error == 0) {
-        char *pragma = sentence_printf("PRAGMA application_id=%d; PRAGMA user_version=%d;",
-                                       STORE_APPLICATION_ID, STORE_FORMAT_VERSION);
+        char *pragma = xasprintf("PRAGMA application_id=%d; PRAGMA user_version=%d;",
+                                 STORE_APPLICATION_ID, STORE_FORMAT_VERSION);
         error = sql_exec(made.db, temporary, pragma, ret_sentence);
         free(pragma);
     }

@@ -31,17 +31,6 @@ static const char *advice(int error)
     }
 }
 
-char *sentence_printf(const char *format, ...)
-{
-    struct buf b = BUF_INIT;
-    va_list args;
-    va_start(args, format);
-    buf_vprintf(&b, format, args);
-    va_end(args);
-    buf_add(&b, "", 1);
-    return (char *)b.data;
-}
-
 static const char *error_text(int error, char *buffer, size_t size)
 {
     if (error == -EBADMSG)
@@ -52,8 +41,8 @@ static const char *error_text(int error, char *buffer, size_t size)
 char *sentence_of(int error, const char *path, const char *what)
 {
     char text[128];
-    return sentence_printf("%s: %s: %s; %s", path, what, error_text(error, text, sizeof text),
-                           advice(error));
+    return xasprintf("%s: %s: %s; %s", path, what, error_text(error, text, sizeof text),
+                     advice(error));
 }
 
 int fail_with(int error, const char *path, const char *what, char **ret_sentence)
@@ -70,7 +59,7 @@ int fail_damaged(char **ret_sentence, const char *path, const char *format, ...)
     buf_vprintf(&b, format, args);
     va_end(args);
     buf_add(&b, "", 1);
-    *ret_sentence = sentence_printf("%s: damaged: %s; %s", path, (char *)b.data, advice(-EBADMSG));
+    *ret_sentence = xasprintf("%s: damaged: %s; %s", path, (char *)b.data, advice(-EBADMSG));
     buf_deinit(&b);
     return -EBADMSG;
 }
@@ -109,8 +98,8 @@ int sql_fail(sqlite3 *db, int rc, const char *path, const char *what, char **ret
     int error = sql_errno(db, rc);
     const char *detail = db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
     char text[128];
-    *ret_sentence = sentence_printf("%s: %s: %s (%s); %s", path, what,
-                                    error_text(error, text, sizeof text), detail, advice(error));
+    *ret_sentence = xasprintf("%s: %s: %s (%s); %s", path, what,
+                              error_text(error, text, sizeof text), detail, advice(error));
     return error;
 }
 

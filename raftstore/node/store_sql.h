@@ -12,7 +12,6 @@
 
 /* "PATH: WHAT: text of error; advice for that error", malloc()ed. */
 char *sentence_of(int error, const char *path, const char *what);
-char *sentence_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Set *ret_sentence and return `error` (negative errno). */
 int fail_with(int error, const char *path, const char *what, char **ret_sentence);

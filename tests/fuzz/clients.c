@@ -16,6 +16,7 @@
 #include "raftstore/node/node_internal.h"
 #include "raftstore/node/replica_impl.h"
 #include "raftstore/wire/frame.h"
+#include "tests/fuzz/quiet_io.h"
 #include "tests/fuzz/stream.h"
 
 #define STEPS_MAX       200u
@@ -40,6 +41,7 @@ static struct {
 
 struct door {
     struct node node;
+    struct replica_io io;
     uv_loop_t loop; /* Never run. */
     uint64_t ticket;
     uint64_t session_id; /* The newest one. */
@@ -61,23 +63,7 @@ static void on_persist(void *arg, const struct replica_write *w)
 {
     ((struct door *)arg)->ticket = w->ticket;
 }
-static void on_send(void *arg, uint64_t to, const Hf__PeerFrame *frame)
-{
-    (void)arg;
-    (void)frame;
-    (void)to;
-}
-static void on_send_image(void *arg, uint64_t to, uint64_t term)
-{
-    (void)arg;
-    (void)to;
-    (void)term;
-}
-static void on_image(void *arg, const struct replica_image *image)
-{
-    (void)arg;
-    (void)image;
-}
+
 static void on_command_done(void *arg,
                             uint64_t request_id,
                             enum replica_status status,
@@ -89,24 +75,20 @@ static void on_command_done(void *arg,
         d->session_id = result->session_id;
     listener_command_done(d->node.listener, time_now.now_ns, request_id, status, result, index);
 }
+
 static void on_read_done(void *arg, uint64_t read_id, enum replica_status status)
 {
     struct door *d = arg;
     listener_read_done(d->node.listener, read_id, status);
 }
+
 static void
 on_admin_done(void *arg, uint64_t request_id, enum replica_status status, const char *text)
 {
     struct door *d = arg;
     listener_admin_done(d->node.listener, request_id, status, text, 1);
 }
-static void on_entry_applied(void *arg, uint64_t index, uint64_t term, struct bytes data)
-{
-    (void)arg;
-    (void)index;
-    (void)term;
-    (void)data;
-}
+
 static void on_effects(void *arg,
                        uint64_t index,
                        const struct lock_command *command,
@@ -115,44 +97,25 @@ static void on_effects(void *arg,
     struct door *d = arg;
     events_add(d->node.events, index, command->stamp_ns, effects, 0);
 }
-static void on_state_changed(void *arg)
-{
-    (void)arg;
-}
-static void on_members_changed(void *arg, const struct raft_configuration *members)
-{
-    (void)arg;
-    (void)members;
-}
+
 static void on_fatal(void *arg, const char *reason)
 {
     (void)arg;
     fuzz_fail("the node stops: %s", reason);
 }
-static void on_log(void *arg, int level, const char *msg, const char *fields)
-{
-    (void)arg;
-    (void)level;
-    (void)msg;
-    (void)fields;
-}
 
-static const struct replica_io replica_io = {
-    .persist = on_persist,
-    .send = on_send,
-    .send_image = on_send_image,
-    .take_snapshot = on_image,
-    .install_image = on_image,
-    .command_done = on_command_done,
-    .read_done = on_read_done,
-    .admin_done = on_admin_done,
-    .entry_applied = on_entry_applied,
-    .effects = on_effects,
-    .state_changed = on_state_changed,
-    .members_changed = on_members_changed,
-    .fatal = on_fatal,
-    .log = on_log,
-};
+/* The node's own outputs that matter here. */
+static struct replica_io door_io(void)
+{
+    struct replica_io io = quiet_io();
+    io.persist = on_persist;
+    io.command_done = on_command_done;
+    io.read_done = on_read_done;
+    io.admin_done = on_admin_done;
+    io.effects = on_effects;
+    io.fatal = on_fatal;
+    return io;
+}
 
 /* ---- What the listener asks for ---------------------------------------------------------- */
 
@@ -287,6 +250,7 @@ static void start_replica(struct door *d)
     raft_configuration_close(&c);
     struct replica_entry entry = {.index = 1, .term = 1, .type = RAFT_CHANGE, .data = conf};
     struct replica_stored stored = {.table = lock_table_new(), .entries = &entry, .n_entries = 1};
+    d->io = door_io();
     struct replica_config config = {
         .id = 1,
         .address = "a:1,a:2",
@@ -294,7 +258,7 @@ static void start_replica(struct door *d)
         .queue_commands_max = 100,
         .snapshot_log_entries = 1000000,
         .limits = {100, 50, 60, 20, 30},
-        .io = &replica_io,
+        .io = &d->io,
         .io_arg = d,
     };
     rv = replica_new(&config, &stored, time_now.now_ns, &d->node.replica);

@@ -190,21 +190,6 @@ static bool on_wanted(void *arg, uint64_t from, uint64_t index, char *ret_path, 
     return index != 99;
 }
 
-/* As node_io.c does it. */
-static int on_check(const char *path, const struct replica_image *told, char **ret_sentence)
-{
-    struct lock_table *table;
-    struct replica_image image;
-    int rv = image_read(path, &table, &image, ret_sentence);
-    if (rv < 0)
-        return rv;
-    bool same = image.index == told->index && image.term == told->term &&
-                image.conf_index == told->conf_index && bytes_equal(image.conf, told->conf);
-    lock_table_free(table);
-    free((void *)(uintptr_t)image.conf.data);
-    return same ? 0 : -EBADMSG;
-}
-
 static void on_received(
     void *arg, uint64_t from, uint64_t term, const struct replica_image *image, const char *path)
 {
@@ -445,7 +430,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .link_changed = on_link,
         .wiped = on_wiped,
         .image_wanted = on_wanted,
-        .image_check = on_check,
+        .image_check = image_check,
         .image_received = on_received,
         .image_sent = on_sent,
     };
