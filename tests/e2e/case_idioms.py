@@ -289,16 +289,21 @@ def hang(t, c):
 
 
 def not_told(a, trigger):
-    """Who is not told whether his rename was done has lost the lock; of a link, he has not got it."""
+    """Who is not told whether his rename was done has lost the lock; of a link, he has not got it.
+
+    Each is in a directory of its own: the kernel has those who change one directory wait for each
+    other, where no signal reaches them."""
     agents = {name: Agent() for name in ("q", "i", "l", "j")}
+    at = {name: f"{name}d/{name}" for name in agents}
     for name, agent in agents.items():
-        agent.run(f"fd = os.open({a.path(name)!r}, 194); os.write(fd, b'renew 60s')")
+        os.mkdir(a.path(f"{name}d"))
+        agent.run(f"fd = os.open({a.path(at[name])!r}, 194); os.write(fd, b'renew 60s')")
     for name in ("i", "j"):
         agents[name].run("import signal; signal.signal(signal.SIGINT, lambda *_: None)")
     with open(trigger, "w", encoding="utf-8"):
         pass
     for name, what in (("q", "rename"), ("i", "rename"), ("l", "link"), ("j", "link")):
-        agents[name].start(f"os.{what}({a.path(name)!r}, {a.path(name + '2')!r})")
+        agents[name].start(f"os.{what}({a.path(at[name])!r}, {a.path(at[name] + '2')!r})")
     time.sleep(1)
     for name in ("i", "j"):
         os.kill(agents[name].process.pid, signal.SIGINT)
@@ -311,10 +316,10 @@ def not_told(a, trigger):
     agents["l"].run("os.fsync(fd)")  # By its own clock it is held.
     os.unlink(trigger)
     for name in ("q", "q2", "i", "i2", "l2", "j2"):
-        wait_for(f"{name} to be free", 15, lambda name=name: free(a, name))
+        wait_for(f"{name} to be free", 15, lambda name=name: free(a, f"{name[0]}d/{name}"))
     for name in ("l", "j"):
         agents[name].run("os.write(fd, b'renew')")
-        agents[name].run(f"os.unlink({a.path(name)!r})")
+        agents[name].run(f"os.unlink({a.path(at[name])!r})")
     for agent in agents.values():
         agent.close()
 
