@@ -7,9 +7,12 @@ random histories it says what a naive search through everything says.
 import argparse
 import os
 import random
+import runpy
+import subprocess
 import sys
 import tempfile
 import unittest
+from types import SimpleNamespace
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import generate  # noqa: E402
@@ -537,6 +540,70 @@ class Soak(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             self.assertGreater(growth.of_machine(os.path.join(directory, "speed")), 0)
         self.assertIsNone(growth.of_process(1 << 30))
+
+class Leaking:
+    """A process that keeps more with each line that it is sent; and, as a node, more on its disk."""
+
+    CODE = """
+import os, sys, threading
+kept = []
+for line in sys.stdin:
+    if line == "leak\\n":
+        kept.append((b"x" * (1 << 20), os.dup(0), threading.Thread(target=threading.Event().wait, daemon=True)))
+        kept[-1][2].start()
+    print(flush=True)
+"""
+
+    def __init__(self, directory):
+        self.id = self.name = 1
+        self.data = directory
+        self.popen = subprocess.Popen([sys.executable, "-c", self.CODE], stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE, text=True)
+        self.process = self.popen
+
+    def status(self, _timeout):
+        return {"metrics": {"log_bytes": 1 << 20, "events_ring_bytes": 1 << 20}}
+
+    def step(self, what):
+        self.popen.stdin.write(what + "\n")
+        self.popen.stdin.flush()
+        self.popen.stdout.readline()
+        if what == "leak":
+            with open(os.path.join(self.data, "log"), "ab") as f:
+                os.posix_fallocate(f.fileno(), f.tell(), 4 << 20)
+
+    def end(self):
+        self.popen.kill()
+        self.popen.communicate()
+
+
+class SoakSampler(unittest.TestCase):
+    """tests/soak looks at a real process."""
+
+    def grown(self, what):
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "soak")
+        soak = runpy.run_path(path)
+        with tempfile.TemporaryDirectory() as directory:
+            node = Leaking(directory)
+            try:
+                r = SimpleNamespace(t=SimpleNamespace(directory=directory), gateways=[],
+                                    c=SimpleNamespace(nodes={1: node}, mounts={"a": node}))
+                sampler = soak["Sampler"](r, 0, None)
+                for _ in range(45):
+                    node.step(what)
+                    sampler.tick()
+                return growth.table(sampler.series)[1]
+            finally:
+                node.end()
+
+    def test_what_leaks_is_told(self):
+        said = "\n".join(self.grown("leak"))
+        for who, what in (("node 1", "resident without"), ("node 1", "descriptors"), ("node 1", "threads"),
+                          ("node 1", "disk"), ("mount 1", "resident without"), ("mount 1", "threads")):
+            self.assertIn(f"{who}: {what}", said)
+
+    def test_what_does_not_leak_is_not(self):
+        self.assertEqual(self.grown("rest"), [])
 
 
 if __name__ == "__main__":
