@@ -237,14 +237,3 @@ struct lock_counts lock_counts(const struct lock_table *t)
         .limits = t->limits,
     };
 }
-
-void lock_nodes(const struct lock_table *t,
-                bool (*visit)(void *arg, uint64_t node_id, struct bytes host),
-                void *arg)
-{
-    for (size_t i = 0; i < t->n_infos; i++) {
-        const struct node_info *n = &t->infos[i];
-        if (!visit(arg, n->node_id, bytes_of(n->host, n->host_size)))
-            return;
-    }
-}

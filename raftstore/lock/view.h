@@ -167,9 +167,4 @@ struct lock_counts {
 };
 struct lock_counts lock_counts(const struct lock_table *t);
 
-/* Visit what LOCK_OP_NODE_INFO told, by node id: the host text. */
-void lock_nodes(const struct lock_table *t,
-                bool (*visit)(void *arg, uint64_t node_id, struct bytes host),
-                void *arg);
-
 #endif

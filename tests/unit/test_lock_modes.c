@@ -186,13 +186,30 @@ static void test_no_less(void **state)
            {"@14 s1 renew e by=o1 ttl=10 no_less", "ok #8 d93 | renewed e o1 K2#8"});
 }
 
+/* A piece of a hold that was split is raised, and waits for it: that piece, not its twin. */
+static void test_raise_a_piece(void **state)
+{
+    (void)state;
+    SCRIPT(
+        {"@0 open ttl=100000", "ok s1 d100000"},
+        {"@0 s1 acquire a by=o1 S range=0-9", "ok #1 | granted a o1 S#1[0-9]"},
+        {"@0 s1 release a by=o1 range=5-6", "ok | ended a o1 S#1[5-6] released"},
+        {"@0 s1 acquire a by=o2 S range=7-9", "ok #2 | granted a o2 S#2[7-9]"},
+        {"@0 s1 acquire a by=o1 X range=7-9 wait=inf",
+         "queued | queued a o1 X[7-9]; wanted a o2 S#2[7-9]"},
+        {"@1 s1 release a by=o2",
+         "ok | ended a o2 S#2[7-9] released; converted a o1 X#3[7-9]; granted a o1 X#3[7-9] s1/4"},
+        {"@2 s1 acquire a by=o3 S range=0-4", "ok #4 | granted a o3 S#4[0-4]"},
+        {"@2 s1 acquire a by=o3 S range=7-9", "conflict holder=o1"});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_less),    cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_posix),      cmocka_unit_test(test_convert),
         cmocka_unit_test(test_multi),      cmocka_unit_test(test_deadlock),
-        cmocka_unit_test(test_conditions),
+        cmocka_unit_test(test_conditions), cmocka_unit_test(test_raise_a_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

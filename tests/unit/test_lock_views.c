@@ -217,6 +217,76 @@ static void test_views(void **state)
 }
 
 /* Many holds: the index of tokens grows, a crowd's owners are indexed, all survive a snapshot. */
+static bool stop_hold(void *arg, const struct lock_hold_view *h)
+{
+    (void)h;
+    return ++*(unsigned *)arg < 2;
+}
+
+static bool stop_waiter(void *arg, const struct lock_waiter_view *w)
+{
+    (void)w;
+    return ++*(unsigned *)arg < 2;
+}
+
+static bool stop_session(void *arg, const struct lock_session_view *s)
+{
+    (void)s;
+    return ++*(unsigned *)arg < 1;
+}
+
+static bool stop_path(void *arg, struct bytes path, const struct lock_hold_view *h)
+{
+    (void)path;
+    (void)h;
+    return ++*(unsigned *)arg < 2;
+}
+
+/* A visitor that has enough is not called again; what is not there has nothing to show. */
+static void test_stops(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f);
+    for (unsigned i = 0; i < 6; i++) {
+        struct lock_command c = {.op = LOCK_OP_ACQUIRE,
+                                 .paths = {bytes_str("d/l")},
+                                 .n_paths = 1,
+                                 .flags = LOCK_F_PARENTS,
+                                 .mode = i < 3 ? LOCK_SHARED : LOCK_EXCLUSIVE,
+                                 .wait_ms = i < 3 ? 0 : LOCK_WAIT_FOREVER,
+                                 .owner = bytes_of("abcxyz" + i, 1)};
+        assert_int_equal(step(&f, c).code, i < 3 ? LOCK_OK : LOCK_QUEUED);
+    }
+    struct lock_node_view lock = lock_lookup(f.t, bytes_str("d/l"));
+    struct lock_node_view directory = lock_lookup(f.t, bytes_str("d"));
+    struct lock_node_view nothing = lock_lookup(f.t, bytes_str("none"));
+    unsigned n = 0;
+    lock_node_holds(f.t, &lock, stop_hold, &n);
+    assert_int_equal(n, 2);
+    n = 0;
+    lock_node_waiters(f.t, &lock, stop_waiter, &n);
+    assert_int_equal(n, 2);
+    n = 0;
+    lock_session_holds(f.t, 1, stop_path, &n);
+    assert_int_equal(n, 2);
+    n = 0;
+    lock_sessions(f.t, 0, stop_session, &n);
+    assert_int_equal(n, 1);
+    n = 0;
+    struct lock_hold_view hold;
+    const struct lock_node_view *const empty[] = {&directory, &nothing};
+    for (size_t i = 0; i < 2; i++) {
+        assert_false(lock_node_hold(empty[i], 0, &hold));
+        lock_node_holds(f.t, empty[i], stop_hold, &n);
+        lock_node_waiters(f.t, empty[i], stop_waiter, &n);
+    }
+    lock_session_holds(f.t, 99, stop_path, &n);
+    lock_sessions(f.t, UINT64_MAX, stop_session, &n);
+    assert_int_equal(n, 0);
+    lock_table_free(f.t);
+}
+
 static void test_many(void **state)
 {
     (void)state;
@@ -335,7 +405,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths), cmocka_unit_test(test_lists),   cmocka_unit_test(test_views),
-        cmocka_unit_test(test_many),  cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_many),  cmocka_unit_test(test_damaged), cmocka_unit_test(test_stops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
