@@ -82,6 +82,27 @@ static void test_as_mount_passes_them(void **state)
     options_deinit(&o);
 }
 
+/* What else a command line may say. */
+static void test_forms(void **state)
+{
+    struct options o;
+    char *sentence;
+    (void)state;
+    assert_int_equal(
+        parse("-o ro,noexec -o sync,http_insecure --foreground -- -odd /m", true, &o, &sentence),
+        0);
+    assert_string_equal(o.source, "-odd");
+    assert_true(o.foreground && o.http_insecure);
+    assert_true(o.fuse.size == 14 && memcmp(o.fuse.data, "ro,noexec,sync", 14) == 0);
+    options_deinit(&o);
+    assert_int_equal(parse("-V", true, &o, &sentence), 0);
+    assert_true(o.version);
+    options_deinit(&o);
+    assert_true(parse("local /m -o tls=/etc/holdfast", true, &o, &sentence) < 0);
+    assert_non_null(strstr(sentence, "SOURCE local has none"));
+    free(sentence);
+}
+
 static void test_refused(void **state)
 {
     static const struct {
@@ -210,9 +231,10 @@ static void test_rate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_as_mount_passes_them),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_data_default),
-        cmocka_unit_test(test_paths),    cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_as_mount_passes_them),
+        cmocka_unit_test(test_forms),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_data_default), cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -152,6 +152,7 @@ static void test_crowds(void **state)
     SPOIL(at("lease")->holds, NULL, "a lock stands there that nothing keeps");
     SPOIL(at("pair")->crowd, NULL, "a lock with several holds is not called busy");
     struct member *side = m->child[0];
+    SPOIL(side->child[0]->height, 3, "a crowd's tree of ranges is wrong");
     SPOIL(hold_extra(m->hold)->start, 0, "a crowd's tree of ranges is out of order");
     SPOIL(many->crowd->index->ranges, side, "a crowd's tree of ranges lacks a hold");
 }
@@ -203,6 +204,19 @@ static void test_waiters(void **state)
     SPOIL(a->n_holds, 1, "the agents' counts are wrong");
 }
 
+/* All ids are used up, after 2^40 sessions: no further one. */
+static void test_ids_used_up(void **state)
+{
+    (void)state;
+    uint64_t next = t->next_session_id;
+    t->next_session_id = UINT64_C(1) << SESSION_COUNT_BITS;
+    struct lock_effects e;
+    lock_step(t, ++step_index, &(struct lock_command){.op = LOCK_OP_SESSION_OPEN, .ttl_ms = 1000},
+              &e);
+    assert_int_equal(e.result.code, LOCK_LIMIT);
+    t->next_session_id = next;
+}
+
 static void test_totals(void **state)
 {
     (void)state;
@@ -227,8 +241,8 @@ int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        CASE(test_holds),    CASE(test_crowds),  CASE(test_directories),
-        CASE(test_sessions), CASE(test_waiters), CASE(test_totals),
+        CASE(test_holds),   CASE(test_crowds), CASE(test_directories), CASE(test_sessions),
+        CASE(test_waiters), CASE(test_totals), CASE(test_ids_used_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
