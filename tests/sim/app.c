@@ -276,7 +276,7 @@ static void choose_claim(struct hold *h, struct op *o)
     }
     o->mode = h->mode;
     o->limit = h->limit;
-    o->ttl_ms = h->for_session ? 0 : world_between(w, 100, 1500);
+    o->ttl_ms = h->for_session ? 0 : world_between(w, 100, world_chance(w, 200) ? 4000 : 1500);
 }
 
 static void acquire(struct hold *h)
@@ -309,10 +309,11 @@ static void renew(struct hold *h)
 {
     struct world *w = h->app->site.world;
     Hf__Command m = HF__COMMAND__INIT;
-    uint64_t timeout_ms = world_between(w, 100, 2000);
+    bool short_of_time = world_chance(w, 300); /* And soon told nothing, if it is not answered. */
+    uint64_t timeout_ms = world_between(w, 100, short_of_time ? 200 : 2000);
     struct op *o = op_begin(h, WIRE_OP_RENEW, timeout_ms);
     m.token = o->token = h->token;
-    m.ttl_ms = o->ttl_ms = world_between(w, 100, 1500);
+    m.ttl_ms = o->ttl_ms = world_between(w, 100, short_of_time ? 400 : 1500);
     o->number = ++h->n_renewals;
     client_lease_shorten(h->lease, m.ttl_ms);
     world_trace(w, "app %u renews token %llu for %llu ms", h->app->site.number,

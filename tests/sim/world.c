@@ -110,7 +110,7 @@ uint64_t sim_clock_delay_ns(const struct sim_clock *c, uint64_t local_ns)
 
 /* ---- Heap of events ---------------------------------------------------------------------- */
 
-static bool event_before(const struct event *a, const struct event *b)
+static bool slot_before(const struct heap_slot *a, const struct heap_slot *b)
 {
     return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->order < b->order;
 }
@@ -119,28 +119,29 @@ static void heap_push(struct world *w, struct event *e)
 {
     if (w->n_heap == w->n_heap_alloc) {
         w->n_heap_alloc = w->n_heap_alloc == 0 ? 1024 : w->n_heap_alloc * 2;
-        w->heap = xrealloc(w->heap, w->n_heap_alloc * sizeof(struct event *));
+        w->heap = xrealloc(w->heap, w->n_heap_alloc * sizeof *w->heap);
     }
+    const struct heap_slot slot = {e->at_ns, e->order, e};
     size_t i = w->n_heap++;
-    while (i > 0 && event_before(e, w->heap[(i - 1) / 2])) {
+    while (i > 0 && slot_before(&slot, &w->heap[(i - 1) / 2])) {
         w->heap[i] = w->heap[(i - 1) / 2];
         i = (i - 1) / 2;
     }
-    w->heap[i] = e;
+    w->heap[i] = slot;
 }
 
 static struct event *heap_pop(struct world *w)
 {
-    struct event *top = w->heap[0];
-    struct event *last = w->heap[--w->n_heap];
+    struct event *top = w->heap[0].event;
+    const struct heap_slot last = w->heap[--w->n_heap];
     size_t i = 0;
     for (;;) {
         size_t child = 2 * i + 1;
         if (child >= w->n_heap)
             break;
-        if (child + 1 < w->n_heap && event_before(w->heap[child + 1], w->heap[child]))
+        if (child + 1 < w->n_heap && slot_before(&w->heap[child + 1], &w->heap[child]))
             child++;
-        if (!event_before(w->heap[child], last))
+        if (!slot_before(&w->heap[child], &last))
             break;
         w->heap[i] = w->heap[child];
         i = child;
@@ -264,7 +265,7 @@ bool world_run(struct world *w, const struct options *o)
     world_init(w, o);
     heal_ns = w->now_ns + o->seconds * 1000 * MS;
     end_ns = heal_ns + 12500 * MS;
-    while (!w->failed && w->n_heap > 0 && w->heap[0]->at_ns < end_ns) {
+    while (!w->failed && w->n_heap > 0 && w->heap[0].at_ns < end_ns) {
         struct event *e = heap_pop(w);
         if (!w->healed && e->at_ns >= heal_ns) {
             w->now_ns = heal_ns;
