@@ -1,4 +1,4 @@
-#include "fs/watchers.h"
+#include "fs/watchers_internal.h"
 
 #include "fs/attr.h"
 #include "fs/locker.h"
@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define GONE_MAX 8192u /* Files that are remembered as removed. */
 #define SWEEP_MS 1000u
 
 /* A file that may be watched, or a name that has ended, to be looked at in a moment. */
@@ -23,7 +22,6 @@ struct candidate {
     mode_t mode; /* Of that. */
     bool probed; /* The kernel did not forget it. */
 };
-STAILQ_HEAD(candidate_list, candidate);
 
 /* A file of somebody else's hold that somebody here seems to watch. */
 struct watched {
@@ -34,37 +32,7 @@ struct watched {
     UT_hash_handle hh;
 };
 
-/* dirwatch: a path with locks that hang on others' sessions, or can have several holders. */
-struct crowd {
-    char *path; /* Key; owned. */
-    bool asking;
-    bool ask_again;
-    bool failed; /* The last look had no answer. */
-    UT_hash_handle hh;
-};
-
-struct gone {
-    uint64_t number; /* Key. */
-    UT_hash_handle hh;
-};
-
-struct watchers {
-    struct fs *fs;
-    bool closed;
-    uv_timer_t timer;
-    uint64_t swept_ms;                /* Loop time. */
-    struct candidate_list candidates; /* The oldest first. */
-    struct watched *watched;          /* uthash. */
-    struct follower all;              /* dirwatch: everything. */
-    struct crowd *crowds;             /* uthash. */
-    struct gone *gone;                /* uthash. */
-    struct gone ring[GONE_MAX];       /* Of which `gone` is made; used in turn. */
-    unsigned n_gone;                  /* Counts on. */
-};
-
 static void on_timer(uv_timer_t *timer);
-static void on_everything(struct follower *f, const Hf__Event *e);
-static void on_everything_news(struct follower *f, enum follow_news news, uint64_t index);
 
 struct watchers *watchers_new(struct fs *fs)
 {
@@ -73,8 +41,8 @@ struct watchers *watchers_new(struct fs *fs)
     STAILQ_INIT(&w->candidates);
     (void)uv_timer_init(fs->loop, &w->timer); /* Never fails. */
     w->timer.data = w;
-    w->all.on_event = on_everything;
-    w->all.on_news = on_everything_news;
+    w->all.on_event = watchers_on_everything;
+    w->all.on_news = watchers_on_everything_news;
     return w;
 }
 
@@ -96,13 +64,6 @@ static void candidate_free(struct candidate *c)
     free(c);
 }
 
-static void crowd_free(struct watchers *w, struct crowd *c)
-{
-    HASH_DEL(w->crowds, c);
-    free(c->path);
-    free(c);
-}
-
 static void unwatch(struct watchers *w, struct watched *one)
 {
     HASH_DEL(w->watched, one);
@@ -114,7 +75,6 @@ void watchers_free(struct watchers *w)
 {
     struct candidate *c;
     struct watched *one, *next;
-    struct crowd *crowd, *next_crowd;
     while ((c = STAILQ_FIRST(&w->candidates)) != NULL) {
         STAILQ_REMOVE_HEAD(&w->candidates, link);
         candidate_free(c);
@@ -123,10 +83,7 @@ void watchers_free(struct watchers *w)
     {
         unwatch(w, one);
     }
-    HASH_ITER(hh, w->crowds, crowd, next_crowd)
-    {
-        crowd_free(w, crowd);
-    }
+    watchers_free_crowds(w);
     follow_stop(&w->fs->follow, &w->all);
     HASH_CLEAR(hh, w->gone);
     free(w);
@@ -178,8 +135,7 @@ bool watchers_is_over(struct fs *fs, const struct notice *n)
     return is_gone(fs->watchers, n->number);
 }
 
-/* Does the kernel know the directory that this path is in?  In others nobody can watch. */
-static bool directory_is_known(struct fs *fs, const char *path)
+bool watchers_directory_is_known(struct fs *fs, const char *path)
 {
     const char *slash = strrchr(path, '/');
     if (slash == NULL)
@@ -191,26 +147,22 @@ static bool directory_is_known(struct fs *fs, const char *path)
     return i != NULL && i->n_lookups > 0;
 }
 
-/* The kernel's inode, if it has it. */
-static struct inode *known(struct fs *fs, uint64_t number)
+struct inode *watchers_inode(struct fs *fs, uint64_t number)
 {
     struct inode *i = inode_get(&fs->inodes, number);
     return i != NULL && i->n_lookups > 0 ? i : NULL;
 }
 
-/* A file's hold has ended: tell those who can hear it.
- *
- * @path, @mode: of a file that is not known here. */
-static void tell_deleted(struct fs *fs, uint64_t number, const char *path, mode_t mode)
+void watchers_tell_deleted(struct fs *fs, uint64_t number, const char *path, mode_t mode)
 {
-    const struct inode *i = known(fs, number);
+    const struct inode *i = watchers_inode(fs, number);
     if (is_gone(fs->watchers, number) ||
-        (i == NULL && (!fs->options->dirwatch || !directory_is_known(fs, path))))
+        (i == NULL && (!fs->options->dirwatch || !watchers_directory_is_known(fs, path))))
         return;
     notifier_deleted(fs->notifier, i != NULL ? i->path : path, number, i != NULL ? i->type : mode);
 }
 
-static char *text_of(ProtobufCBinaryData b)
+char *watchers_text(ProtobufCBinaryData b)
 {
     char *text = xmalloc(b.len + 1);
     if (b.len > 0)
@@ -244,7 +196,7 @@ static void on_look(void *arg, const struct client_reply *reply)
     struct look *l = arg;
     struct fs *fs = l->fs;
     struct watchers *w = fs->watchers;
-    const struct inode *i = known(fs, l->number);
+    const struct inode *i = watchers_inode(fs, l->number);
     struct watched *one;
     int error;
     const Hf__Node *node = show_node(reply, &error);
@@ -252,7 +204,7 @@ static void on_look(void *arg, const struct client_reply *reply)
     if (one != NULL && node == NULL) {
         follow_again(&fs->follow, &one->follower);
     } else if (one != NULL && i != NULL && !w->closed && !stands(i, node)) {
-        tell_deleted(fs, l->number, i->path, i->type);
+        watchers_tell_deleted(fs, l->number, i->path, i->type);
         unwatch(w, one);
     }
     free(l);
@@ -262,7 +214,7 @@ static void look(struct watched *one)
 {
     struct fs *fs = one->fs;
     Hf__Query query = HF__QUERY__INIT;
-    const struct inode *i = known(fs, one->number);
+    const struct inode *i = watchers_inode(fs, one->number);
     if (i == NULL || fs->failed)
         return;
     struct look *l = xcalloc(1, sizeof *l);
@@ -293,17 +245,17 @@ static void on_file_event(struct follower *f, const Hf__Event *e)
 {
     struct watched *one = watched_of(f);
     struct fs *fs = one->fs;
-    struct inode *i = known(fs, one->number);
+    struct inode *i = watchers_inode(fs, one->number);
     if (i == NULL) {
         unwatch(fs->watchers, one);
     } else if (i->kind == INODE_FREE) {
         if (e->type == WIRE_EFFECT_ENDED)
             look(one); /* There may be others. */
     } else if (e->token == i->id && e->type == WIRE_EFFECT_ENDED) {
-        tell_deleted(fs, one->number, i->path, i->type);
+        watchers_tell_deleted(fs, one->number, i->path, i->type);
         unwatch(fs->watchers, one);
     } else if (e->token == i->id && e->type == WIRE_EFFECT_RENAMED) {
-        char *to = text_of(e->path2);
+        char *to = watchers_text(e->path2);
         inode_moved(&fs->inodes, i, to);
         follow_stop(&fs->follow, f);
         follow_start(&fs->follow, f, to);
@@ -345,7 +297,7 @@ static bool consider(struct fs *fs, struct inode *i, bool probed)
 {
     if (i->n_open == 0 && !is_gone(fs->watchers, i->number)) {
         if (i->ended)
-            tell_deleted(fs, i->number, i->path, i->type);
+            watchers_tell_deleted(fs, i->number, i->path, i->type);
         else if (needs_news(fs, i) && probed)
             watch(fs, i);
         else if (needs_news(fs, i) && !notifier_probe(fs->notifier, i->path, i->number))
@@ -383,7 +335,7 @@ void watchers_known(struct fs *fs, struct inode *inode)
 void watchers_on_done(void *fs, const struct notice *n)
 {
     struct watchers *w = ((struct fs *)fs)->watchers;
-    struct inode *i = known(fs, n->number);
+    struct inode *i = watchers_inode(fs, n->number);
     if (n->type != NOTICE_PROBE || n->error != ENOENT || w->closed || i == NULL)
         return;
     i->known_ms = uv_now(w->timer.loop); /* The kernel's FORGET may be still to come. */
@@ -393,9 +345,9 @@ void watchers_on_done(void *fs, const struct notice *n)
 /* Return: false: not now. */
 static bool look_at(struct watchers *w, const struct candidate *c)
 {
-    struct inode *i = known(w->fs, c->number);
+    struct inode *i = watchers_inode(w->fs, c->number);
     if (c->path != NULL)
-        tell_deleted(w->fs, c->number, c->path, c->mode);
+        watchers_tell_deleted(w->fs, c->number, c->path, c->mode);
     else if (i != NULL && i->known_ms == c->since_ms) /* Else it is another one, and younger. */
         return consider(w->fs, i, c->probed);
     return true;
@@ -408,7 +360,7 @@ static void sweep(struct watchers *w)
     uint64_t now = uv_now(w->timer.loop);
     HASH_ITER(hh, w->watched, one, next)
     {
-        const struct inode *i = known(w->fs, one->number);
+        const struct inode *i = watchers_inode(w->fs, one->number);
         if (i == NULL) {
             unwatch(w, one);
         } else if (now - one->probed_ms >= WATCHERS_PROBE_MS) {
@@ -442,7 +394,7 @@ static void on_timer(uv_timer_t *timer)
 
 /* ---- What ends here ---- */
 
-static bool is_ours(const struct fs *fs, const Hf__Event *e)
+bool watchers_is_ours(const struct fs *fs, const Hf__Event *e)
 {
     return holds_find(&fs->holds, e->token) != NULL ||
            owner_is_of(&fs->namer, pack_bytes(e->owner));
@@ -451,13 +403,14 @@ static bool is_ours(const struct fs *fs, const Hf__Event *e)
 void watchers_on_own_event(struct fs *fs, const Hf__Event *e)
 {
     struct watchers *w = fs->watchers;
-    if (w->closed || e->type != WIRE_EFFECT_ENDED || e->deadline_ns == 0 || !is_ours(fs, e))
+    if (w->closed || e->type != WIRE_EFFECT_ENDED || e->deadline_ns == 0 ||
+        !watchers_is_ours(fs, e))
         return; /* A lock that hangs on the session leaves no file of its own. */
     uint64_t number = inode_hold_number(e->token);
-    struct inode *i = known(fs, number);
+    struct inode *i = watchers_inode(fs, number);
     if (i == NULL && !fs->options->dirwatch)
         return;
-    char *path = text_of(e->path);
+    char *path = watchers_text(e->path);
     mode_t mode = attr_type_of_kind(e->kind);
     if (i != NULL)
         i->ended = true;
@@ -466,165 +419,6 @@ void watchers_on_own_event(struct fs *fs, const Hf__Event *e)
     else if (e->code == WIRE_CODE_RELEASED)
         watchers_known(fs, i);
     else if (fs->options->dirwatch || i->n_open == 0)
-        tell_deleted(fs, number, path, mode);
+        watchers_tell_deleted(fs, number, path, mode);
     free(path);
-}
-
-/* ---- Directories ---- */
-
-static void on_crowd(void *arg, const struct client_reply *reply);
-
-struct crowd_look {
-    struct fs *fs;
-    char *path; /* Owned. */
-};
-
-static struct crowd *crowd_find(struct watchers *w, const char *path)
-{
-    struct crowd *c;
-    HASH_FIND_STR(w->crowds, path, c);
-    return c;
-}
-
-static struct crowd *crowd_add(struct watchers *w, const char *path)
-{
-    struct crowd *c = xcalloc(1, sizeof *c);
-    c->path = xstrdup(path);
-    HASH_ADD_KEYPTR(hh, w->crowds, c->path, strlen(c->path), c);
-    return c;
-}
-
-/* Is anybody left? */
-static void crowd_look(struct fs *fs, struct crowd *c)
-{
-    Hf__Query query = HF__QUERY__INIT;
-    c->ask_again = c->asking;
-    if (c->asking || fs->failed)
-        return;
-    struct crowd_look *l = xcalloc(1, sizeof *l);
-    l->fs = fs;
-    l->path = xstrdup(c->path);
-    query.what = HF__QUERY__WHAT__SHOW;
-    query.path = pack_binary(bytes_str(c->path));
-    query.brief = true;
-    if (client_query(fs->client, &query, fs->options->timeout_ms, false, on_crowd, l) == 0) {
-        c->asking = true;
-        c->failed = false;
-        return;
-    }
-    c->failed = true;
-    follow_again(&fs->follow, &fs->watchers->all);
-    free(l->path);
-    free(l);
-}
-
-static void on_crowd(void *arg, const struct client_reply *reply)
-{
-    struct crowd_look *l = arg;
-    struct fs *fs = l->fs;
-    struct watchers *w = fs->watchers;
-    struct crowd *c = crowd_find(w, l->path);
-    int error;
-    const Hf__Node *node = show_node(reply, &error);
-    if (c != NULL && !w->closed) {
-        c->asking = false;
-        bool none = node != NULL && node->holds_total == 0 && node->n_holds == 0;
-        c->failed = node == NULL;
-        if (c->ask_again) {
-            crowd_look(fs, c);
-        } else if (c->failed) {
-            follow_again(&fs->follow, &w->all);
-        } else if (none) {
-            if (directory_is_known(fs, c->path))
-                notifier_deleted(fs->notifier, c->path, INODE_FREE_BIT, S_IFREG);
-            crowd_free(w, c);
-        }
-    }
-    free(l->path);
-    free(l);
-}
-
-/* Does a lock of this mount make the path a file already? */
-static bool held_here(struct fs *fs, const char *path)
-{
-    const struct lock_file *f = lock_file_find(fs, path);
-    const struct locker *l;
-    if (f == NULL)
-        return false;
-    LIST_FOREACH(l, &f->lockers, in_file)
-    {
-        if (locker_holds(l))
-            return true;
-    }
-    return false;
-}
-
-static void crowd_event(struct fs *fs, const Hf__Event *e, const char *path)
-{
-    struct watchers *w = fs->watchers;
-    struct crowd *c = crowd_find(w, path);
-    if (c == NULL) {
-        c = crowd_add(w, path);
-        if (e->type == WIRE_EFFECT_GRANTED && !held_here(fs, path) && directory_is_known(fs, path))
-            notifier_created(fs->notifier, path, INODE_FREE_BIT, S_IFREG, e->uid);
-    }
-    if (e->type == WIRE_EFFECT_ENDED)
-        crowd_look(fs, c);
-}
-
-static bool is_crowd(const Hf__Event *e)
-{
-    return e->deadline_ns == 0 || e->mode != WIRE_MODE_EXCLUSIVE || e->limit != 0 ||
-           e->start != 0 || e->end_inverted != 0;
-}
-
-static void lease_event(struct fs *fs, const Hf__Event *e, const char *path)
-{
-    uint64_t number = inode_hold_number(e->token);
-    mode_t mode = attr_type_of_kind(e->kind);
-    if (e->type == WIRE_EFFECT_ENDED) {
-        tell_deleted(fs, number, path, mode);
-    } else if (e->type == WIRE_EFFECT_GRANTED) {
-        if (directory_is_known(fs, path))
-            notifier_created(fs->notifier, path, number, mode, e->uid);
-    } else if (e->type == WIRE_EFFECT_RENAMED) {
-        char *to = text_of(e->path2);
-        struct inode *i = known(fs, number);
-        if (i != NULL)
-            inode_moved(&fs->inodes, i, to);
-        if (directory_is_known(fs, path) && directory_is_known(fs, to))
-            notifier_renamed(fs->notifier, path, to, number, mode);
-        free(to);
-    }
-}
-
-static void on_everything(struct follower *f, const Hf__Event *e)
-{
-    struct watchers *w = (struct watchers *)((char *)f - offsetof(struct watchers, all));
-    struct fs *fs = w->fs;
-    bool changes = e->type == WIRE_EFFECT_GRANTED || e->type == WIRE_EFFECT_ENDED ||
-                   e->type == WIRE_EFFECT_RENAMED;
-    if (!changes || is_ours(fs, e))
-        return; /* Its kernel has seen it, or watchers_on_own_event() tells. */
-    char *path = text_of(e->path);
-    if (is_crowd(e))
-        crowd_event(fs, e, path);
-    else
-        lease_event(fs, e, path);
-    free(path);
-}
-
-static void on_everything_news(struct follower *f, enum follow_news news, uint64_t index)
-{
-    struct watchers *w = (struct watchers *)((char *)f - offsetof(struct watchers, all));
-    struct crowd *c, *next;
-    (void)index;
-    if (news == FOLLOW_GAP)
-        LOG_WARN("events were missed: directory watchers were not told of all", "paths=%u",
-                 (unsigned)HASH_COUNT(w->crowds));
-    HASH_ITER(hh, w->crowds, c, next)
-    {
-        if (news == FOLLOW_GAP || c->failed)
-            crowd_look(w->fs, c);
-    }
 }
