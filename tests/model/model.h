@@ -139,10 +139,11 @@ int m_resolve(struct model *m, const struct text *path, bool parents, unsigned *
 void m_make_parents(struct model *m, const struct text *path);
 void m_make_lock(struct model *m, const struct text *path);
 
-/* Of model.c, for those. */
+/* Of model.c, model_wait.c and model_end.c, for all. */
 struct text text_of(struct bytes b);
 bool text_equal(const struct text *a, const struct text *b);
 struct bytes text_bytes(const struct text *t);
+bool m_overlap(const struct m_claim *a, const struct m_claim *b);
 bool m_conflict(const struct m_claim *a, const struct m_claim *b);
 bool m_posix(int kind);
 unsigned m_holds_at(struct model *m, const struct text *path, struct m_hold **ret); /* Sorted. */
@@ -159,7 +160,11 @@ m_effect_waiter(struct model *m, int type, const struct m_waiter *w, unsigned i)
 void m_effect_path(struct model *m, const struct text *path, int which);
 void m_touch(struct model *m, const struct text *path, uint64_t start, uint64_t end);
 bool m_stands_at(const struct m_waiter *w, const struct text *path);
+void m_end_hold(struct model *m, struct m_hold *h, int code); /* That alone. */
+/* And the lapsed session whose last hold it was. */
 void m_end(struct model *m, struct m_hold *h, int code);
+/* Of the session's holds that end with it the oldest; NULL: none. */
+struct m_hold *m_first_bound(struct model *m, const struct m_session *s);
 void m_cut(struct model *m, struct m_hold *h, uint64_t start, uint64_t end);
 struct m_hold *m_hold_add(struct model *m, const struct m_hold *like);
 void m_hold_made(struct model *m, const struct m_hold *h);
