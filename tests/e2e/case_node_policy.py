@@ -354,7 +354,7 @@ def main(t):
     file = os.path.join(t.directory, "policy.json")
     write(file, json.dumps(policy()))
     c = t.cluster(3, tls=True, options=("--policy", file)).start()
-    a, b = c.mount("a"), c.mount("b")
+    a, b = (c.mount(name, options="ttl=60s,timeout=3s") for name in "ab")
     mounts(a, b)
     command_line(c, a)
     nobody(c)
