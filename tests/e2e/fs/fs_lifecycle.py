@@ -10,8 +10,8 @@ import tempfile
 import time
 import unittest
 
-from mountlib import (BUILD, NOBODY, Helper, Mount, Node, acquire, fails, free_ports, in_child, is_mounted, mounts,
-                      program, say, show, take, wait_until)
+from mountlib import (BUILD, NOBODY, Daemon, Helper, Mount, Node, acquire, fails, free_ports, in_child, is_mounted,
+                      mounts, program, say, show, take, wait_until)
 
 OPTIONS = None
 
@@ -61,6 +61,8 @@ def test_refusals():
             (("127.0.0.1:%d" % port, base, "-o", "timeout=300ms,log=" + base + "/log"), "300 ms"),
             (("nonsense", base, "-o", "log=" + base + "/log"), "nonsense"),
             (("local", base, "-o", "data=" + base + "/" + "x" * 120), "too long"),
+            (("local", base, "-o", "data=/proc/none/data,log=" + base + "/log"), "data directory /proc/none/data"),
+            (("local", base, "-o", "otlp=ftp://127.0.0.1/,data=%s/data,log=%s/log" % (base, base)), "otlp=ftp:"),
             (("local", base, "-o", "log=" + base + "/log,data=" + base + "/a,b"), "unknown option"),
         ):
             for more in ((), ("-f",)):
@@ -70,6 +72,63 @@ def test_refusals():
         assert not [m for m in mounts() if m[0].startswith(base)]
     finally:
         shutil.rmtree(base)
+
+
+def test_names_of_the_mount_point():
+    """As it is given, so it is found: ".", and with slashes at its end."""
+    base = tempfile.mkdtemp(prefix="holdfast-fs-")
+    d = base + "/mnt"
+    os.mkdir(d)
+    try:
+        for name, here in ((".", d), ("mnt//", base)):
+            r = mount_holdfast("local", name, "-o", "data=" + base + "/data", cwd=here)
+            assert r.returncode == 0, r
+            assert is_mounted(d), name
+            os.close(acquire(d + "/x"))
+            os.unlink(d + "/x")
+            subprocess.run(["umount", d], check=True)
+    finally:
+        subprocess.run(["umount", "-l", d], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def test_store_fails():
+    """A store under the mount that can't write any more ends the daemon with status 4: nothing is answered
+    from then on, and what was acknowledged is there when it starts again."""
+    base = tempfile.mkdtemp(prefix="holdfast-fs-")
+    d, data, log, trigger = (base + "/" + x for x in ("mnt", "data", "log", "fail"))
+    os.mkdir(d)
+    env = dict(os.environ, LD_PRELOAD=program("failio.so"), FAILIO_DIR=data, FAILIO_CALL="sync", FAILIO_AFTER="0",
+               FAILIO_FILE=trigger,
+               ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0:detect_leaks=0")
+    argv = [program("mount.holdfast"), "local", d, "-f", "-o", "ttl=60s,data=" + data]
+
+    def logged():
+        with open(log, encoding="utf-8") as f:
+            return f.read()
+
+    try:
+        daemon = Daemon(argv, log, env)
+        wait_until(lambda: logged().count('msg="mounted"') == 1, 30)
+        fd = acquire(d + "/kept")
+        with open(trigger, "w", encoding="utf-8"):
+            pass
+        with fails("ENOTCONN", "ECONNABORTED", "EIO"):
+            acquire(d + "/never")
+        assert daemon.process.wait(30) == 4
+        with fails("ENOTCONN"):
+            os.listdir(d)
+        assert 'msg="the store has failed"' in logged() and data in logged(), logged()[-3000:]
+        close_dead(fd)
+        os.unlink(trigger)
+        daemon = Daemon(argv, log)
+        wait_until(lambda: logged().count('msg="mounted"') == 2, 30)
+        with fails("EEXIST"):
+            acquire(d + "/kept")
+        daemon.stop()
+    finally:
+        subprocess.run(["umount", "-l", d], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def test_background():
@@ -282,6 +341,9 @@ def ordinary_user():
         r = subprocess.run(as_user + ["bash", "-c", script], env=env, check=False, capture_output=True, text=True)
         assert r.returncode == 0 and "token=" in r.stdout, r
         assert os.path.isdir(base + "/state/holdfast")
+        r = subprocess.run(as_user + [copy, "local", d], env={"PATH": env["PATH"]}, check=False, capture_output=True,
+                           text=True, timeout=60)
+        assert r.returncode == 1 and "no home directory" in r.stderr, r
         with fails("EACCES"):  # Without allow_other not even root.
             os.listdir(d)
         # A daemon of the user's that died leaves nothing in the way.

@@ -17,7 +17,7 @@ SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime 
 
 
 def program(name):
-    where = {"mount.holdfast": "fs", "holdfastd": "raftstore/node"}[name]
+    where = {"mount.holdfast": "fs", "holdfastd": "raftstore/node", "failio.so": "tests/e2e"}[name]
     return os.path.join(BUILD, where, name)
 
 
