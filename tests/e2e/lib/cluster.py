@@ -490,7 +490,7 @@ class Test:
                     if code != 0 and not expected and p.name.startswith(("node", "mount", "gateway")):
                         wrong.append(f"{p.name}: exit {code} after SIGTERM or umount: "
                                      f"{p.text()[-800:]}")
-                except Failed as e:
+                except (Failed, subprocess.TimeoutExpired) as e:  # The others are to be ended all the same.
                     wrong.append(str(e))
         for log in sorted({p.log for p in self.processes}):
             with open(log, errors="replace") as f:
