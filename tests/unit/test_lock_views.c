@@ -255,7 +255,7 @@ static void test_stops(void **state)
                                  .flags = LOCK_F_PARENTS,
                                  .mode = i < 3 ? LOCK_SHARED : LOCK_EXCLUSIVE,
                                  .wait_ms = i < 3 ? 0 : LOCK_WAIT_FOREVER,
-                                 .owner = bytes_of("abcxyz" + i, 1)};
+                                 .owner = bytes_of(&"abcxyz"[i], 1)};
         assert_int_equal(step(&f, c).code, i < 3 ? LOCK_OK : LOCK_QUEUED);
     }
     struct lock_node_view lock = lock_lookup(f.t, bytes_str("d/l"));
