@@ -44,6 +44,12 @@ static bool varint_get(const uint8_t **p, const uint8_t *end, uint64_t *ret)
     return false;
 }
 
+/* A tag or a length: protobuf-c reads no more than five bytes of either, and neither do we. */
+static bool varint_get_short(const uint8_t **p, const uint8_t *end, uint64_t *ret)
+{
+    return varint_get(p, end - *p > 5 ? *p + 5 : end, ret);
+}
+
 static size_t entry_inner_size(size_t command_size, uint64_t delta_ns)
 {
     size_t n = 1 + varint_size(command_size) + command_size;
@@ -94,7 +100,7 @@ static bool field_skip(const uint8_t **p, const uint8_t *end, uint64_t tag)
         n = 8;
         break;
     case 2:
-        if (!varint_get(p, end, &n))
+        if (!varint_get_short(p, end, &n))
             return false;
         break;
     case 5:
@@ -112,7 +118,7 @@ static bool field_skip(const uint8_t **p, const uint8_t *end, uint64_t tag)
 static bool length_get(const uint8_t **p, const uint8_t *end, struct bytes *ret)
 {
     uint64_t n;
-    if (!varint_get(p, end, &n) || n > (uint64_t)(end - *p))
+    if (!varint_get_short(p, end, &n) || n > (uint64_t)(end - *p))
         return false;
     *ret = bytes_of(*p, (size_t)n);
     *p += n;
@@ -141,7 +147,7 @@ static bool entry_command_parse(struct bytes inner, struct entry_command *ret)
     uint64_t delta = 0;
     while (p < end) {
         uint64_t tag;
-        if (!varint_get(&p, end, &tag))
+        if (!varint_get_short(&p, end, &tag))
             return false;
         if (tag == TAG_BYTES) {
             if (!length_get(&p, end, &ret->command))
@@ -162,7 +168,7 @@ int entry_next(struct entry_reader *reader, struct entry_command *ret)
     while (reader->p < reader->end) {
         uint64_t tag;
         struct bytes inner;
-        if (!varint_get(&reader->p, reader->end, &tag))
+        if (!varint_get_short(&reader->p, reader->end, &tag))
             return -1;
         if (tag != TAG_COMMAND) {
             if (tag == TAG_STAMP || !field_skip(&reader->p, reader->end, tag))
