@@ -5,7 +5,6 @@ lock meanwhile is told, who has it still is not."""
 import os
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from cluster import check, equal, run_case, wait_for  # noqa: E402
@@ -51,6 +50,11 @@ class Holder:
         self.popen.wait(20)
 
 
+def read(mount):
+    with open(mount.path(".holdfast/status"), encoding="utf-8") as f:
+        return f.read()
+
+
 def main(t):
     c = t.cluster(1, options=("--snapshot-log-entries", "60"))
     node = c.nodes[1]
@@ -69,7 +73,8 @@ def main(t):
         tokens["shared"] = max(client.tokens("shared"))
 
     relay.cut("cut-off")
-    time.sleep(6)  # Its connection is given up, and with it what would still come on it.
+    # Its connection is given up, and with it what would still come on it.
+    wait_for("the mount to be cut off", 30, lambda: "connected=no" in read(a))
     for name, token in tokens.items():
         c.cli("break", name, "--token", token, cluster=f"127.0.0.1:{behind}")
     index = node.status()["applied_index"]
