@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <gnutls/gnutls.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
