@@ -346,9 +346,12 @@ send_vote_result(struct replica *r, uint64_t to, const struct raft_request_vote_
     Hf__RequestVoteResult m = HF__REQUEST_VOTE_RESULT__INIT;
     m.term = in->term;
     /* libraft echoes the candidate's term in the denial of a pre-vote.  One whose log we need, but
-     * whose term is behind ours, would never learn ours, and nobody could be elected. */
-    if (in->pre_vote && !in->vote_granted && in->term < r->core.current_term)
-        m.term = r->core.current_term;
+     * whose term is behind ours, would never learn ours, and nobody could be elected.  It is told
+     * in steps that it takes; its term is one below that of its request. */
+    if (in->pre_vote && !in->vote_granted && in->term < r->core.current_term) {
+        uint64_t step = in->term - 1 + REPLICA_TERM_JUMP;
+        m.term = r->core.current_term < step ? r->core.current_term : step;
+    }
     m.vote_granted = in->vote_granted;
     m.pre_vote = in->pre_vote;
     frame.body_case = HF__PEER_FRAME__BODY_REQUEST_VOTE_RESULT;
